@@ -1,0 +1,1 @@
+"""Train scouts: agents that explore the maps of CoGames."""

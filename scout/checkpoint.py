@@ -1,0 +1,123 @@
+"""Checkpoints of a run folder, and weights from wherever they lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from scout.config import Experiment, validate
+from scout.errors import ScoutError
+
+FOLDER = "checkpoints"
+CONFIG = "config.yaml"
+BEST = "best.pt"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's weights and where they came from."""
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    experiment: Experiment | None
+    """The run that made them; None for a bare state_dict."""
+    agent_steps: int | None
+
+
+def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: int) -> Path:
+    """Writes checkpoints/UPDATE.pt whole or not at all, then removes all but the newest `keep`.
+
+    Raises ScoutError when the folder cannot be written; what lay there before is then untouched.
+    """
+    path = run_dir / FOLDER / f"{update:06d}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        torch.save(contents, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise ScoutError(
+            f"{path}: the checkpoint cannot be written ({error}); the ones before it are intact"
+        ) from error
+    for old in numbered_checkpoints(run_dir)[:-keep]:
+        old.unlink()
+    return path
+
+
+def numbered_checkpoints(run_dir: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    return sorted(path for path in (run_dir / FOLDER).glob("*.pt") if path.stem.isdigit())
+
+
+def load_experiment(run_dir: Path) -> Experiment:
+    """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version."""
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise ScoutError(f"{run_dir} has no {CONFIG}, so it is not a run folder: expected what train.py left behind")
+    try:
+        values = yaml.safe_load(path.read_text())
+        return validate(Experiment, values)
+    except (yaml.YAMLError, ScoutError) as error:
+        raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
+
+
+def load_weights(location: str) -> Weights:
+    """Weights from a run folder (its best checkpoint, else its last), a checkpoint of one, or a bare state_dict.
+
+    Raises ScoutError when nothing is there, or when the file is damaged or something else.
+    """
+    path = Path(location)
+    if not path.exists():
+        raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint or a state_dict")
+    run_dir = path if path.is_dir() else path.parent.parent
+    experiment = None
+    if path.is_dir():
+        experiment = load_experiment(run_dir)
+        checkpoints = numbered_checkpoints(run_dir)
+        best = run_dir / FOLDER / BEST
+        if not checkpoints and not best.is_file():
+            raise ScoutError(
+                f"{location} has no checkpoint yet: the run ended before its first one, or is still on its way"
+            )
+        path = best if best.is_file() else checkpoints[-1]
+    contents = _read(path)
+    if "model" not in contents:
+        return Weights(path, contents, experiment, None)
+    return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents["agent_steps"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes torch, zipfile or pickle raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ScoutError(
+            f"{path} cannot be read as a checkpoint: it is damaged or something else ({reason})"
+        ) from error
+    tensors = contents.get("model", contents) if isinstance(contents, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ScoutError(f"{path} holds no network's weights: expected a checkpoint of train.py or a state_dict")
+    return contents
+
+
+def load_into(network: nn.Module, weights: Weights) -> None:
+    """Puts the weights into the network. Raises ScoutError naming what differs when the architectures do."""
+    own, given = network.state_dict(), weights.state_dict
+    differences = [f"{name} is missing" for name in own if name not in given]
+    differences += [f"{name} is unknown" for name in given if name not in own]
+    differences += [
+        f"{name} is {list(given[name].shape)}, expected {list(own[name].shape)}"
+        for name in own
+        if name in given and own[name].shape != given[name].shape
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ScoutError(
+            f"{weights.path} is of another architecture: {'; '.join(differences[:3])}{more}. "
+            "Give the model and sizes it was trained with"
+        )
+    network.load_state_dict(given)

@@ -1,0 +1,88 @@
+"""Between Hydra and the library: composed configs in, one clear message out when something is wrong."""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scout.config import Group, unknown_key, validate
+from scout.errors import ScoutError
+
+log = logging.getLogger(__name__)
+
+
+def load[Schema: Group](schema: type[Schema], cfg: DictConfig) -> Schema:
+    """The typed form of a composed config. Raises ScoutError for anything that the schema does not know."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return validate(schema, {str(key): value for key, value in values.items()})
+
+
+def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Reports the failure of a Hydra job into the job's own log; in a sweep the other jobs go on."""
+
+    @functools.wraps(function)
+    def reported(cfg: DictConfig) -> Any:
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            return function(cfg)
+        except ScoutError as error:
+            log.error("%s", error)
+            if sweep:
+                raise
+            sys.exit(1)
+        except OmegaConfBaseException as error:
+            log.error("%s", error)
+            if sweep:
+                raise ScoutError(str(error)) from None
+            sys.exit(1)
+        except Exception:
+            log.exception("A fault of the program, not of the config:")
+            if sweep:
+                raise
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return reported
+
+
+def run(main: Callable[[], Any], schema: type[Group]) -> None:
+    """Calls a Hydra main; what goes wrong before a job begins is one message, and the exit code is not 0."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing them
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, ScoutError) as error:
+        if wants_traceback:
+            raise
+        print(_message(error, schema), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if wants_traceback:
+            raise
+        print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if wants_traceback:
+            raise
+        # The traceback is in the log of the job that failed.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _message(error: Exception, schema: type[Group]) -> str:
+    cause = error.__cause__
+    if "Could not override" in str(error) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return unknown_key(schema, cause.full_key)
+    return str(error) if cause is None else f"{error}\n{cause}"

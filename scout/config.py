@@ -1,0 +1,344 @@
+"""The strict schema of everything in conf/: one frozen pydantic model a group (checks across them: config_checks.py).
+
+The defaults here are those of conf/train.yaml, so that the library works without Hydra; a test holds them equal.
+This module imports neither torch nor mettagrid, so a mistake is answered at once.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from scout import config_checks
+from scout.errors import ScoutError, nearest
+
+
+def _whole_number(value: Any) -> Any:
+    """Lets 1e6 through for an integer, since that is how people write a million; 1.5 and '7' stay wrong."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole_number)]
+Positive = Annotated[Integer, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Group(BaseModel):
+    """A group of keys: unknown keys, wrong types, nan and inf are refused, and nothing changes after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class TeamConfig(Group):
+    wealth: Annotated[Integer, Field(ge=0)] = 3
+    """Multiplies the team's first stock of elements."""
+    initial_hearts: Annotated[Integer, Field(ge=0)] | None = 0
+    """Hearts in the hub at the start; null is cogames' own 5 x wealth."""
+
+
+class MissionConfig(Group):
+    name: str = "scout_tutorial"
+    """What the mission is called in logs."""
+    target: str | None = None
+    """Your own mission, as module.function: it takes this group and returns a MettaGridConfig."""
+    site: Literal["cogsguard_arena", "cogsguard_machina_1"] = "cogsguard_arena"
+    """The map's generator: the arena is 50 x 50 cells, machina_1 is 88 x 88."""
+    spawn_count: Annotated[Integer, Field(ge=1, le=20)] = 20
+    """Places on the map where agents can start; at least num_agents."""
+    num_agents: Annotated[Integer, Field(ge=1, le=20)] = 4
+    """Agents of a team (the variant multi_team makes two teams)."""
+    max_steps: Positive = 1000
+    """Steps of an episode."""
+    difficulty: str | None = "easy"
+    """Pressure of the clips, by cogames' names: easy, medium, hard; null leaves it to the variants."""
+    variants: list[str] = ["scout_rewards"]
+    """Changes of the mission by cogames' names, its reward variants included, applied in this order."""
+    heart_limit: Annotated[Integer, Field(ge=0)] = 10
+    """Hearts that an agent can carry."""
+    team: TeamConfig = TeamConfig()
+    rewards: dict[str, float | None] = {
+        "aligned_junction_held": None,
+        "scout_gained": 2.0,
+        "scout_lost": -2.0,
+        "cell_visited": 0.0001,
+    }
+    """Weight of each of the mission's rewards; null keeps cogames' own (aligned_junction_held: 1 / max_steps)."""
+
+    @property
+    def agents_per_env(self) -> int:
+        """Agents of one environment."""
+        return self.num_agents * (2 if "multi_team" in self.variants else 1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.num_agents > self.spawn_count:
+            raise ValueError(
+                f"mission.num_agents={self.num_agents} does not fit mission.spawn_count={self.spawn_count}: "
+                f"the map needs a place for each agent; set mission.spawn_count={self.num_agents} or more"
+            )
+        return self
+
+
+class ModelConfig(Group):
+    name: Literal["cnn_lstm"] = "cnn_lstm"
+    target: str | None = None
+    """Your own network, as module.Class: called with (PolicyEnvInterface, this group)."""
+    options: dict[str, Any] = {}
+    """Free keys for a network of your own; refused without target."""
+    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 128]
+    """Channels of the two convolutions."""
+    kernel_size: Positive = 3
+    """Side of the convolutions' kernels, in cells; odd."""
+    stride: Positive = 2
+    """Stride of both convolutions, in cells."""
+    cnn_features: Positive = 256
+    """Width of the layer after the convolutions."""
+    self_features: Positive = 256
+    """Width of the layer that reads the agent's own cell."""
+    hidden_size: Positive = 512
+    """Width of the LSTM."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"model.kernel_size={self.kernel_size} must be odd: take {self.kernel_size + 1}")
+        if self.options and self.target is None:
+            raise ValueError(f"model.options={self.options} is only for a network of your own: set model.target")
+        return self
+
+
+class OptimizerConfig(Group):
+    name: Literal["adam", "adamw", "muon"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.00092
+    """Step size at the start."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the mean of gradients; muon's momentum."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the mean of squared gradients."""
+    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay, for adamw and muon."""
+    anneal_lr: bool = True
+    """Cosine from learning_rate to min_lr_ratio x learning_rate over the run."""
+    min_lr_ratio: Fraction = 0.0
+    """Where the cosine ends, as a part of learning_rate."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.name == "adam" and self.weight_decay > 0:
+            raise ValueError(f"optimizer.weight_decay={self.weight_decay} is not for adam: take optimizer=adamw")
+        if not self.anneal_lr and self.min_lr_ratio > 0:
+            raise ValueError(
+                f"optimizer.min_lr_ratio={self.min_lr_ratio} has no effect with optimizer.anneal_lr=false: set it to 0"
+            )
+        return self
+
+
+class TrainerConfig(Group):
+    name: Literal["ppo", "pufferl"] = "ppo"
+    """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped."""
+    batch_size: Positive = 16384
+    """Agent steps of a rollout, on which an update trains."""
+    minibatch_size: Positive = 4096
+    """Agent steps of an optimizer step."""
+    max_minibatch_size: Positive = 32768
+    """Agent steps in memory at once; a larger minibatch is accumulated from parts of this size."""
+    bptt_horizon: Annotated[Integer, Field(ge=2)] = 64
+    """Steps of a segment, through which gradients flow back in time."""
+    update_epochs: Positive = 1
+    """How often an update trains on as much data as the batch holds."""
+    gamma: Fraction = 0.995
+    """Discount of a step."""
+    gae_lambda: Fraction = 0.90
+    """Decay of the advantage estimate's traces."""
+    clip_coef: Annotated[float, Field(gt=0)] = 0.2
+    """How far the probability ratio may go from 1."""
+    vf_coef: NonNegative = 2.0
+    """Weight of the value loss."""
+    vf_clip_coef: Annotated[float, Field(gt=0)] = 0.2
+    """How far a value may go from the rollout's."""
+    ent_coef: NonNegative = 0.01
+    """Weight of the entropy bonus."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.5
+    """Gradients are scaled down to this norm."""
+    vtrace_rho_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Ceiling of V-trace's weight of a temporal difference."""
+    vtrace_c_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Ceiling of V-trace's weight of a trace."""
+    prio_alpha: NonNegative = 0.8
+    """Exponent of the priorities by which segments are drawn; 0 draws uniformly."""
+    prio_beta0: Fraction = 0.2
+    """Where the exponent of the importance weights starts."""
+
+
+class VecenvConfig(Group):
+    name: Literal["serial", "multiprocessing"] = "serial"
+    """serial: in this process; multiprocessing: in num_workers processes, for machines with many cores."""
+    num_envs: Annotated[Integer, Field(ge=1, le=8192)] = 64
+    num_workers: Positive = 1
+    """Worker processes; 1 for serial."""
+    batch_size: Positive | None = None
+    """Environments that act at a time; null is all of them."""
+    map_seeds: Literal["spread", "consecutive"] = "spread"
+    """spread: no two environments or episodes share a map; consecutive: the seed notebook's way, where they do."""
+    early_reset: bool = True
+    """End each environment's first episode at a random step, so that episodes do not all end together."""
+
+
+class DeviceConfig(Group):
+    name: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes cuda, then mps, then cpu, and says which."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is automatic mixed precision."""
+    deterministic: bool = True
+    """Choose cuDNN's deterministic algorithms."""
+    compile: bool = False
+    """torch.compile the network for training."""
+    cpu_offload: bool = False
+    """Keep the rollout's observations in the CPU's memory."""
+    threads: Positive | None = None
+    """Threads of torch on the CPU; null leaves it to torch."""
+
+
+class WandbConfig(Group):
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """offline needs no key and no network; `wandb sync` uploads later."""
+    project: str = "scout"
+    entity: str | None = None
+    """Team or user; null is your default."""
+    group: str | None = None
+    """Runs of one group are shown together."""
+    tags: list[str] = []
+    name: str | None = None
+    """Name of the run; null lets W&B choose."""
+
+
+class CheckpointConfig(Group):
+    interval: Positive = 50
+    """Updates between checkpoints; one is always made at the end."""
+    keep: Positive = 3
+    """The newest so many are kept."""
+
+
+class Experiment(Group):
+    """All of one training run. Build it in Python, or compose it from conf/ and call `validate`."""
+
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 1
+    """Seeds python, numpy, torch, every environment and its maps."""
+    total_timesteps: Positive = 1_000_000
+    """Agent steps of the run; the last update may go beyond it."""
+    initial_weights: str | None = None
+    """Run folder or checkpoint of a network to start from."""
+    log_interval: NonNegative = 10.0
+    """Seconds between progress lines where there is no terminal."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    mission: MissionConfig = MissionConfig()
+    model: ModelConfig = ModelConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    vecenv: VecenvConfig = VecenvConfig()
+    device: DeviceConfig = DeviceConfig()
+    wandb: WandbConfig = WandbConfig()
+
+    @property
+    def total_agents(self) -> int:
+        """Agents that act at each step: of all environments together."""
+        return self.mission.agents_per_env * self.vecenv.num_envs
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        problems = config_checks.problems(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+class EvaluationConfig(Group):
+    """All of one evaluation: what is judged (`checkpoint` or `policy`), where, and how long."""
+
+    checkpoint: str | None = None
+    """Run folder, checkpoint file, or a bare state_dict such as the seed notebook's tutorial_scout.pt."""
+    policy: str | None = None
+    """A baseline instead of a checkpoint: random, noop, or cogames/NAME for a policy that cogames ships."""
+    episodes: Positive = 16
+    """Whole episodes to play, each on a map of its own."""
+    parallel: Positive = 8
+    """Episodes that are played side by side."""
+    seed: Annotated[Integer, Field(ge=0, lt=2**30)] = 0
+    """Chooses the maps, out of a range that training never touches, and the action noise."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling."""
+    render: bool = False
+    """Show the first episode in the terminal, step by step."""
+    render_delay: NonNegative = 0.05
+    """Seconds between the steps shown."""
+    mission: dict[str, Any] | None = None
+    """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
+    model: ModelConfig | None = None
+    """Sizes of a bare state_dict's network, when they are not the seed's."""
+    device: DeviceConfig = DeviceConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.checkpoint is None) == (self.policy is None):
+            raise ValueError(
+                f"checkpoint={self.checkpoint} policy={self.policy}: exactly one of them says what to judge, "
+                "for instance checkpoint=RUN_DIR or policy=random"
+            )
+        return self
+
+
+class EvaluationMission(Group):
+    """The mission of an evaluation, checked under the name that the user gave it."""
+
+    mission: MissionConfig
+
+
+def validate[Schema: Group](schema: type[Schema], values: dict[str, Any]) -> Schema:
+    """Turns plain values, such as a composed config, into the typed group.
+
+    Raises ScoutError with one message that names every wrong key, its value and what was expected.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ScoutError("\n".join(_explain(schema, problem) for problem in error.errors())) from None
+
+
+def _explain(schema: type[BaseModel], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key, value = ".".join(path), problem["input"]
+    match problem["type"]:
+        case "value_error":  # a check of ours across keys, which names them itself
+            return str(problem["ctx"]["error"])
+        case "extra_forbidden":
+            return unknown_key(schema, key, value)
+        case "missing":
+            return f"{key} is missing: set it"
+    expected = problem["msg"].removeprefix("Input should be ")
+    if problem["type"] == "literal_error":
+        expected = f"one of {expected}"
+    return f"{key}={value} is not valid: expected {expected}"
+
+
+def unknown_key(schema: type[BaseModel], key: str, value: object = None) -> str:
+    """The message for a key that no group has: its nearest spelling among all keys, and the valid ones beside it."""
+    keys = ["experiment", *all_keys(schema)] if schema is Experiment else all_keys(schema)
+    prefix = key.rpartition(".")[0]
+    siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
+    shown = key if value is None else f"{key}={value}"
+    where = f"in {prefix}" if prefix else "at the top level"
+    leaf = key.rpartition(".")[2]
+    return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
+
+
+def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key of a schema, groups included."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += all_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,127 @@
+"""Environments and their seeds: one mission's config -> environment -> the vectorised environments of a run.
+
+Two disjoint ranges of map seeds: whatever training does, its maps come from TRAINING_MAP_SEEDS; evaluation draws from
+EVALUATION_MAP_SEEDS alone. The simulator adds the number of maps that an environment has built so far to its seed.
+"""
+
+from dataclasses import dataclass
+from typing import Any, override
+
+import numpy as np
+from mettagrid.config.mettagrid_config import MettaGridConfig
+from mettagrid.envs.early_reset_handler import EarlyResetHandler
+from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
+from mettagrid.envs.stats_tracker import StatsTracker
+from mettagrid.mapgen.mapgen import MapGen
+from mettagrid.simulator import Simulator
+from mettagrid.util.stats_writer import NoopStatsWriter
+from pufferlib import vector
+from pufferlib.pufferlib import set_buffers
+
+from scout.config import VecenvConfig
+
+TRAINING_MAP_SEEDS = range(2**62)
+EVALUATION_MAP_SEEDS = range(2**62, 2**63)
+
+# Spread training seeds are (run seed: 32 bits, environment: 13 bits, map: 16 bits), so they never meet below 2**61.
+_ENV_BITS, _MAP_BITS = 13, 16
+# Evaluation seeds are (evaluation seed: 30 bits, episode: 32 bits) above 2**62.
+_EPISODE_BITS = 32
+
+
+def training_map_seed(run_seed: int, env_index: int) -> int:
+    """The first map seed of an environment when maps are spread; its following maps count up from here."""
+    return (run_seed << _ENV_BITS | env_index) << _MAP_BITS
+
+
+def evaluation_map_seed(evaluation_seed: int, episode: int) -> int:
+    """The map seed of an evaluation's episode."""
+    return EVALUATION_MAP_SEEDS.start + (evaluation_seed << _EPISODE_BITS | episode)
+
+
+def with_map_seed(game: MettaGridConfig, map_seed: int) -> MettaGridConfig:
+    """A copy of a config that builds the maps of `map_seed`; a fixed map stays as it is."""
+    game = game.model_copy(deep=True)
+    if isinstance(game.game.map_builder, MapGen.Config):
+        game.game.map_builder.seed = map_seed
+    return game
+
+
+class SeededEarlyReset(EarlyResetHandler):
+    """Ends the first episode at a step drawn from a generator of its own.
+
+    Upstream draws from numpy's global one, which forked workers share and nobody seeds.
+    """
+
+    def __init__(self, seed: tuple[int, int]) -> None:
+        super().__init__()
+        self._generator = np.random.default_rng(seed)
+
+    @override
+    def on_episode_start(self) -> None:
+        if self._should_early_reset:
+            self._should_early_reset = False
+            self._early_reset_step = int(self._generator.integers(1, self._sim.config.game.max_steps + 1))
+
+
+class SeededEnv(MettaGridPufferEnv):
+    """Keeps the seed that it was made with.
+
+    The vectorised resets hand out seed + worker + environment, which gives several environments the same one.
+    """
+
+    @override
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return super().reset(None)
+
+
+@dataclass(frozen=True)
+class EnvFactory:
+    """Makes the environments of one run; it can be pickled, as worker processes that are spawned need."""
+
+    game: MettaGridConfig
+    run_seed: int
+    map_seeds: str
+    early_reset: bool
+
+    def __call__(self, buf: Any = None, seed: int | None = None) -> MettaGridPufferEnv:
+        """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
+        index = seed or 0
+        simulator = Simulator()
+        simulator.add_event_handler(StatsTracker(NoopStatsWriter()))
+        if self.map_seeds == "consecutive":  # as in the seed notebook
+            if self.early_reset:
+                simulator.add_event_handler(EarlyResetHandler())
+            env = MettaGridPufferEnv(simulator, with_map_seed(self.game, self.run_seed + index), buf=buf, seed=index)
+        else:
+            if self.early_reset:
+                simulator.add_event_handler(SeededEarlyReset((self.run_seed, index)))
+            env = SeededEnv(
+                simulator,
+                with_map_seed(self.game, training_map_seed(self.run_seed, index)),
+                buf=buf,
+                seed=(self.run_seed + index) % 2**31,  # the simulator's own generator takes 31 bits
+            )
+        set_buffers(env, buf)
+        return env
+
+
+def make_vecenv(config: VecenvConfig, game: MettaGridConfig, run_seed: int) -> Any:
+    """PufferLib's vectorised environments, [num_envs x agents] of them acting as one batch.
+
+    Under `consecutive` the early resets are drawn from numpy's global generator: seed it before.
+    """
+    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset)
+    backend: Any = vector.Serial
+    options: dict[str, Any] = {}
+    if config.name == "multiprocessing":
+        backend = vector.Multiprocessing
+        options = {"overwork": True}  # the config's check counts logical cores, PufferLib's own only physical ones
+    return vector.make(
+        factory,
+        backend=backend,
+        num_envs=config.num_envs,
+        num_workers=config.num_workers,
+        batch_size=config.batch_size or config.num_envs,
+        **options,
+    )

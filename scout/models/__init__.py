@@ -1,0 +1,43 @@
+"""Networks by name, and those of your own by `model.target`."""
+
+from typing import Protocol, cast
+
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from torch import Tensor, nn
+
+from scout.config import ModelConfig
+from scout.errors import ScoutError
+from scout.models.cnn_lstm import CnnLstm
+from scout.targets import load_target
+
+MODELS = {"cnn_lstm": CnnLstm}
+
+
+class RecurrentPolicy(Protocol):
+    """What a network must offer to be trained and played.
+
+    `forward` takes tokens uint8 [B, T, 3], or [B, S, T, 3] for S steps, and a state: a dict whose `lstm_h` and `lstm_c`
+    are float32 [B, hidden_size] (or [B, 1, hidden_size]), replaced in place by the new ones; None is the zero state. It
+    returns logits [B x S, actions] and values [B x S, 1]. `forward_eval` is the same for one step.
+    """
+
+    hidden_size: int
+
+    def forward(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]: ...
+
+    def forward_eval(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+def make_model(config: ModelConfig, env_info: PolicyEnvInterface) -> nn.Module:
+    """The network that the config names, with its sizes. Raises ScoutError when a network of one's own does not fit."""
+    if config.target is None:
+        return MODELS[config.name](env_info, config)
+    network = load_target("model.target", config.target)(env_info, config)
+    missing = [name for name in ("forward_eval", "hidden_size") if not hasattr(network, name)]
+    lacks = f", missing {' and '.join(missing)}" if missing else ""
+    if not isinstance(network, nn.Module) or missing:
+        raise ScoutError(
+            f"model.target={config.target} made a {type(network).__name__} that cannot be trained: expected a "
+            f"torch.nn.Module with forward, forward_eval and hidden_size{lacks}"
+        )
+    return cast("nn.Module", network)

@@ -1,0 +1,108 @@
+"""What a person sees while a run trains: a live display on a terminal, a plain line now and then elsewhere."""
+
+import logging
+import time
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+log = logging.getLogger(__name__)
+
+SHOWN_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
+
+
+class TrainingProgress:
+    """Shows steps done, time left, steps/s, the episodes' return and the losses. A context manager."""
+
+    def __init__(self, total_steps: int, log_interval: float, console: Console | None = None) -> None:
+        self._total, self._interval = total_steps, log_interval
+        self._console = console or Console(stderr=True)
+        self._started = self._last_line = time.monotonic()
+        self._last_return: float | None = None
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[steps]}"),
+            TextColumn("{task.fields[left]} left"),
+            console=self._console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("training", total=total_steps, steps="", left="?")
+        live = self._console.is_terminal
+        self._live = Live(self._bar, console=self._console, refresh_per_second=4) if live else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, metrics: dict[str, float]) -> None:
+        """Takes one update's metrics."""
+        steps = int(metrics["agent_steps"])
+        self._last_return = metrics.get("environment/episode_return", self._last_return)
+        elapsed = time.monotonic() - self._started
+        left = duration(elapsed * max(self._total - steps, 0) / steps)
+        if self._live:
+            self._bar.update(self._task, completed=steps, steps=f"{steps:,} / {self._total:,} steps", left=left)
+            self._live.update(Group(self._bar, self._table(metrics)))
+            return
+        now = time.monotonic()
+        first, last = metrics["update"] == 1, steps >= self._total
+        if first or last or now - self._last_line >= self._interval:
+            self._last_line = now
+            log.info("%s", self._line(metrics, steps, left))
+
+    def _line(self, metrics: dict[str, float], steps: int, left: str) -> str:
+        parts = [
+            f"{steps:>{len(f'{self._total:,}')},}/{self._total:,} steps",
+            f"{min(steps / self._total, 1):4.0%}",
+            f"{left} left",
+            f"{metrics['performance/SPS']:,.0f} steps/s",
+            f"return {self._return()}",
+        ]
+        parts += [f"{name} {metrics[f'losses/{name}']:.3f}" for name in SHOWN_LOSSES[:3]]
+        return "  ".join(parts)
+
+    def _return(self) -> str:
+        """The last mean return per agent of whole episodes, or a dash before the first one ended."""
+        return "-" if self._last_return is None else f"{self._last_return:.2f}"
+
+    def _table(self, metrics: dict[str, float]) -> Table:
+        table = Table(box=box.SIMPLE, show_header=False, expand=True, padding=(0, 1))
+        for _ in range(3):
+            table.add_column(style="cyan")
+            table.add_column(justify="right")
+        run = {
+            "update": f"{metrics['update']:,}",
+            "steps/s": f"{metrics['performance/SPS']:,.0f}",
+            "rollout": f"{metrics['performance/rollout_seconds']:.2f} s",
+            "training": f"{metrics['performance/update_seconds']:.2f} s",
+            "memory": f"{metrics['performance/peak_memory_mb']:,.0f} MB",
+            "learning rate": f"{metrics['optimizer/learning_rate']:.2e}",
+        }
+        episodes = {"return per agent": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
+        for key, title in (("cell.visited", "cell.visited"), ("scout.gained", "scout gear"), ("death", "deaths")):
+            if f"environment/agent/{key}" in metrics:
+                episodes[title] = f"{metrics[f'environment/agent/{key}']:,.1f}"
+        losses = {name: f"{metrics[f'losses/{name}']:.4f}" for name in SHOWN_LOSSES}
+        columns = [list(group.items()) for group in (run, episodes, losses)]
+        for row in range(max(map(len, columns))):
+            cells = [column[row] if row < len(column) else ("", "") for column in columns]
+            table.add_row(*(text for cell in cells for text in cell))
+        return table
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1:15, 3675 -> 1:01:15."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,123 @@
+"""PuffeRL as shipped, made safe to run and to read: nothing here changes what it learns."""
+
+import warnings
+from typing import Any, override
+
+import numpy as np
+import torch
+from torch import nn
+
+from scout.config import Experiment
+from scout.errors import ScoutError
+from scout.pufferl import pufferl
+
+
+class StockTrainer(pufferl.PuffeRL):
+    """PuffeRL with its algorithm untouched: `trainer=pufferl`.
+
+    `evaluate()` collects a rollout, `train()` updates the network on it; after both, `losses` and `episodes` are
+    those of this update. PuffeRL's own dashboard, checkpoints and clock-dependent logging are off: the run folder keeps
+    the record.
+    """
+
+    losses: dict[str, float]
+
+    def __init__(self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> None:
+        self.experiment = experiment
+        self.episodes: dict[str, list[Any]] = {}  # each statistic's value in each episode that ended in this update
+        with warnings.catch_warnings():  # it opens a float32 autocast, which the CPU does not have and does not need
+            warnings.filterwarnings("ignore", message="In CPU autocast", category=UserWarning)
+            super().__init__(pufferl_config(experiment, device), vecenv, network)
+        # PuffeRL switches the benchmark on even when deterministic, and the fastest algorithm may differ between runs.
+        torch.backends.cudnn.benchmark = not experiment.device.deterministic
+        self.optimizer.register_step_pre_hook(lambda *_: self._check_gradients())
+
+    @override
+    def train(self) -> None:
+        """One update. Raises ScoutError, before anything is changed or saved, when a gradient is not finite."""
+        self.last_log_time = 0.0  # PuffeRL logs only 0.25 s after the last log: this lets every update through
+        super().train()
+        self.check_finite()
+
+    @override
+    def mean_and_log(self) -> None:
+        """Keeps the statistics of the episodes that ended, where PuffeRL would send them to its logger."""
+        self.episodes = dict(self.stats)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole run; the last may go beyond total_timesteps."""
+        return -(-self.experiment.total_timesteps // self.experiment.trainer.batch_size)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the next update will use."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def check_finite(self) -> None:
+        """Raises ScoutError naming the loss or parameter that is not finite. explained_variance may be: 0 / 0."""
+        for name, value in self.losses.items():
+            if name != "explained_variance" and not np.isfinite(value):
+                raise _diverged(self.epoch, f"losses/{name} is {value}")
+        for name, parameter in self.uncompiled_policy.named_parameters():
+            if not parameter.isfinite().all():
+                raise _diverged(self.epoch, f"the parameter {name} is not finite")
+
+    def _check_gradients(self) -> None:
+        gradients = [parameter.grad for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        if norms.isfinite().all():
+            return
+        names = [name for name, p in self.uncompiled_policy.named_parameters() if p.grad is not None]
+        worst = [name for name, norm in zip(names, norms.tolist(), strict=True) if not np.isfinite(norm)]
+        raise _diverged(self.epoch, f"the gradient of {worst[0]} is not finite ({len(worst)} of {len(names)} are not)")
+
+    @override
+    def save_checkpoint(self) -> None:
+        """Off: checkpoint.py writes them, whole or not at all."""
+
+    @override
+    def print_dashboard(self, *args: Any, **kwargs: Any) -> None:
+        """Off: progress.py shows the run."""
+
+    @override
+    def close(self) -> str:
+        """Ends the environments and their worker processes."""
+        self.vecenv.close()
+        return ""
+
+
+def _diverged(update: int, reason: str) -> ScoutError:
+    return ScoutError(
+        f"training diverged in update {update + 1}: {reason}. Nothing of this update was saved; "
+        "try a smaller optimizer.learning_rate or trainer.max_grad_norm"
+    )
+
+
+def pufferl_config(experiment: Experiment, device: str) -> dict[str, Any]:
+    """The dictionary that PuffeRL reads. What follows from other keys is derived here."""
+    return {
+        "env": experiment.mission.name,
+        "device": device,
+        "seed": experiment.seed,
+        "total_timesteps": experiment.total_timesteps,
+        "torch_deterministic": experiment.device.deterministic,
+        "cpu_offload": experiment.device.cpu_offload,
+        "compile": experiment.device.compile,
+        "compile_mode": "default",
+        "compile_fullgraph": False,
+        "precision": experiment.device.precision,
+        "use_rnn": True,
+        "data_dir": "",
+        "checkpoint_interval": 1,
+        "optimizer": "adam",
+        **experiment.optimizer.model_dump(exclude={"name", "weight_decay"}),
+        **experiment.trainer.model_dump(exclude={"name"}),
+    }
+
+
+def make_trainer(experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> StockTrainer:
+    """The trainer that the config names."""
+    from scout.ppo import PPO  # a subclass of this module's
+
+    return {"pufferl": StockTrainer, "ppo": PPO}[experiment.trainer.name](experiment, device, vecenv, network)

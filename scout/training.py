@@ -1,0 +1,179 @@
+"""One training run, from a typed experiment to a complete run folder."""
+
+import logging
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+
+from scout.checkpoint import load_into, load_weights, numbered_checkpoints, save_checkpoint
+from scout.config import Experiment
+from scout.device import make_device, seed_everything
+from scout.environment import make_vecenv
+from scout.mission import make_game
+from scout.models import make_model
+from scout.progress import TrainingProgress
+from scout.run_folder import RunFolder
+from scout.tracking import Tracker
+from scout.trainer import StockTrainer, make_trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run made."""
+
+    run_dir: Path
+    checkpoint: Path
+    agent_steps: int
+    episode_return: float | None
+    """Mean return per agent of the whole episodes that ended last; None when none did."""
+
+
+def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
+    """Trains, and leaves a complete run folder at `run_dir`.
+
+    Raises ScoutError for what the user can mend. Whatever ends the run, its state, its metrics and W&B's run are
+    closed, and no worker process stays behind.
+    """
+    device = make_device(experiment.device)
+    game = make_game(experiment.mission)
+    folder = RunFolder(run_dir, experiment)
+    log.info("Run folder: %s", _relative(run_dir))
+    tracker, trainer, state, reason = None, None, "failed", None
+    try:
+        tracker = Tracker(experiment, run_dir)
+        trainer = _build(experiment, game, device)
+        result = _loop(experiment, trainer, folder, tracker)
+        state = "finished"
+    except KeyboardInterrupt:
+        state, reason = "interrupted", "SIGINT"
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise
+    finally:
+        if trainer is not None:
+            trainer.close()
+        if tracker is not None:
+            tracker.finish(succeeded=state == "finished")
+        folder.finish(state, reason, agent_steps=trainer.global_step if trainer is not None else 0)
+    _say_what_next(result)
+    return result
+
+
+def _build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
+    """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
+    seed_everything(experiment.seed)
+    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
+    try:
+        network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
+        if experiment.initial_weights is not None:
+            weights = load_weights(experiment.initial_weights)
+            load_into(network, weights)
+            log.info("Starting from the weights of %s", weights.path)
+        log.info(
+            "Network: %s, %s parameters", type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}"
+        )
+        return make_trainer(experiment, device, vecenv, network)
+    except BaseException:
+        vecenv.close()
+        raise
+
+
+def _loop(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker) -> TrainingResult:
+    episode_return = None
+    with TrainingProgress(experiment.total_timesteps, experiment.log_interval) as progress:
+        while trainer.global_step < experiment.total_timesteps:
+            metrics = _update(trainer, experiment.mission.max_steps)
+            folder.log(metrics)
+            tracker.log(metrics)
+            progress.show(metrics)
+            episode_return = metrics.get("environment/episode_return", episode_return)
+            if trainer.epoch % experiment.checkpoint.interval == 0 or trainer.global_step >= experiment.total_timesteps:
+                save_checkpoint(folder.path, _contents(trainer), trainer.epoch, experiment.checkpoint.keep)
+    checkpoint = numbered_checkpoints(folder.path)[-1]
+    tracker.log_checkpoint(checkpoint)
+    return TrainingResult(folder.path, checkpoint, trainer.global_step, episode_return)
+
+
+def _update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
+    """One rollout and one update, and everything that is logged of them."""
+    steps_before, learning_rate = trainer.global_step, trainer.learning_rate
+    start = time.perf_counter()
+    trainer.evaluate()
+    middle = time.perf_counter()
+    trainer.train()
+    end = time.perf_counter()
+    return {
+        "agent_steps": trainer.global_step,
+        "update": trainer.epoch,
+        "optimizer/learning_rate": learning_rate,
+        **{f"losses/{name}": value for name, value in trainer.losses.items()},
+        **{f"environment/{name}": value for name, value in episode_statistics(trainer.episodes, max_steps).items()},
+        "performance/SPS": (trainer.global_step - steps_before) / (end - start),
+        "performance/rollout_seconds": middle - start,
+        "performance/update_seconds": end - middle,
+        "performance/peak_memory_mb": _peak_memory_mb(),
+    }
+
+
+def episode_statistics(episodes: dict[str, list[Any]], max_steps: int) -> dict[str, float]:
+    """Means over the episodes that ended, from each statistic's values in them.
+
+    `episode_return` is the mean return per agent of *whole* episodes: an early reset cuts one short, which says nothing
+    about the policy. The other statistics are means over all episodes that ended; the simulator leaves out events that
+    did not happen, which count as 0.
+    """
+    lengths = episodes.get("attributes/steps", [])
+    statistics = {"episodes": float(len(lengths))}
+    returns = next((values for key, values in episodes.items() if key.startswith("per_label_rewards/")), [])
+    whole = [value for value, length in zip(returns, lengths, strict=True) if length >= max_steps]
+    if whole:
+        statistics["episode_return"] = float(sum(whole) / len(whole))
+    for key, values in sorted(episodes.items()):
+        if key.startswith(("agent/", "game/", "collective/")):
+            statistics[key] = float(sum(values) / len(lengths))
+    return statistics
+
+
+def _contents(trainer: StockTrainer) -> dict[str, Any]:
+    """What a checkpoint holds: readable with torch.load(weights_only=True)."""
+    return {
+        "model": trainer.uncompiled_policy.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "agent_steps": trainer.global_step,
+        "update": trainer.epoch,
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _say_what_next(result: TrainingResult) -> None:
+    python, run_dir = _relative(Path(sys.executable)), _relative(result.run_dir)
+    if os.environ.get("VIRTUAL_ENV"):
+        python = "python"
+    log.info(
+        "Trained %s agent steps; the last whole episodes returned %s per agent.\n"
+        "Judge it: %s evaluate.py checkpoint=%s\n"
+        "Watch it: %s evaluate.py checkpoint=%s render=true",
+        f"{result.agent_steps:,}",
+        "(none ended)" if result.episode_return is None else f"{result.episode_return:.2f}",
+        *(python, run_dir, python, run_dir),
+    )
+
+
+def _relative(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

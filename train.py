@@ -1,0 +1,28 @@
+"""Trains a scout from a composed config: `python train.py --help`."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from scout import cli
+from scout.config import Experiment
+
+CONF = str(Path(__file__).resolve().parent / "conf")
+
+
+@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
+@cli.job
+def main(cfg: DictConfig) -> float | None:
+    """Returns the mean return per agent of the run's last episodes, which a sweeper maximises."""
+    experiment = cli.load(Experiment, cfg)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+
+    from scout.training import train  # torch takes seconds to import, a wrong key should not
+
+    return train(experiment, run_dir).episode_return
+
+
+if __name__ == "__main__":
+    cli.run(main, Experiment)
