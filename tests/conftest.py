@@ -1,0 +1,87 @@
+"""What several tests share: a small experiment, and one finished run of it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scout.config import Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Real environments and a real network, small enough for a run to take seconds: 2 updates of 2 minibatches each, and
+# episodes short enough to end.
+TINY: dict[str, Any] = {
+    "total_timesteps": 512,
+    "mission": {"max_steps": 25},
+    "model": {"conv_channels": [4, 8], "cnn_features": 8, "self_features": 8, "hidden_size": 16},
+    "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16},
+    "vecenv": {"num_envs": 4},
+    "checkpoint": {"interval": 1},
+    "device": {"name": "cpu"},
+    "wandb": {"mode": "disabled"},
+}
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, group by group."""
+    merged = dict(base)
+    for key, value in changes.items():
+        merged[key] = merge(merged.get(key, {}), value) if isinstance(value, dict) else value
+    return merged
+
+
+def tiny_experiment(**changes: Any) -> Experiment:
+    """A small experiment with some keys changed: tiny_experiment(seed=3, vecenv={"num_envs": 2})."""
+    return Experiment.model_validate(merge(TINY, changes))
+
+
+def tiny_overrides(**changes: Any) -> list[str]:
+    """The small experiment as command-line overrides of train.py."""
+
+    def flat(values: dict[str, Any], prefix: str = "") -> list[str]:
+        return [
+            line
+            for key, value in values.items()
+            for line in (flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"])
+        ]
+
+    return [line.replace(" ", "") for line in flat(merge(TINY, changes))]
+
+
+def run_script(*command: str, cwd: Path = ROOT, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs `python command...` with no terminal and returns what it printed and its exit code."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the small experiment, with W&B offline."""
+    from scout.training import train
+
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    train(tiny_experiment(wandb={"mode": "offline"}), run_dir)
+    return run_dir
+
+
+@pytest.fixture
+def train_tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Trains the small experiment with some keys changed, in a folder of its own, and returns the run folder."""
+    from scout.training import train
+
+    def run(name: str = "run", **changes: Any) -> Path:
+        return train(tiny_experiment(**changes), tmp_path / name).run_dir
+
+    return run
