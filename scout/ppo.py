@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from scout.config import Experiment
 from scout.optimizer import make_optimizer, make_schedule
 from scout.pufferl import pufferl
-from scout.trainer import StockTrainer
+from scout.trainer import StockTrainer, diverged
 
 
 class Ahead(NamedTuple):
@@ -152,6 +152,8 @@ class PPO(StockTrainer):
         advantages = torch.empty(0)
         for minibatch in range(self.total_minibatches):
             advantages = self._advantages()
+            if not advantages.isfinite().all():
+                raise diverged(self.epoch, "the advantages, computed from rewards and values, are not finite")
             priorities = advantages.abs().sum(dim=1) ** config["prio_alpha"]
             probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
             rows = torch.multinomial(probabilities, self.minibatch_segments)

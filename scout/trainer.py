@@ -58,10 +58,10 @@ class StockTrainer(pufferl.PuffeRL):
         """Raises ScoutError naming the loss or parameter that is not finite. explained_variance may be: 0 / 0."""
         for name, value in self.losses.items():
             if name != "explained_variance" and not np.isfinite(value):
-                raise _diverged(self.epoch, f"losses/{name} is {value}")
+                raise diverged(self.epoch, f"losses/{name} is {value}")
         for name, parameter in self.uncompiled_policy.named_parameters():
             if not parameter.isfinite().all():
-                raise _diverged(self.epoch, f"the parameter {name} is not finite")
+                raise diverged(self.epoch, f"the parameter {name} is not finite")
 
     def _check_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
@@ -70,7 +70,7 @@ class StockTrainer(pufferl.PuffeRL):
             return
         names = [name for name, p in self.uncompiled_policy.named_parameters() if p.grad is not None]
         worst = [name for name, norm in zip(names, norms.tolist(), strict=True) if not np.isfinite(norm)]
-        raise _diverged(self.epoch, f"the gradient of {worst[0]} is not finite ({len(worst)} of {len(names)} are not)")
+        raise diverged(self.epoch, f"the gradient of {worst[0]} is not finite ({len(worst)} of {len(names)} are not)")
 
     @override
     def save_checkpoint(self) -> None:
@@ -87,7 +87,8 @@ class StockTrainer(pufferl.PuffeRL):
         return ""
 
 
-def _diverged(update: int, reason: str) -> ScoutError:
+def diverged(update: int, reason: str) -> ScoutError:
+    """The error that ends a run whose numbers are no longer finite; `update` counts from 0."""
     return ScoutError(
         f"training diverged in update {update + 1}: {reason}. Nothing of this update was saved; "
         "try a smaller optimizer.learning_rate or trainer.max_grad_norm"

@@ -49,7 +49,7 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     tracker, trainer, state, reason = None, None, "failed", None
     try:
         tracker = Tracker(experiment, run_dir)
-        trainer = _build(experiment, game, device)
+        trainer = build(experiment, game, device)
         result = _loop(experiment, trainer, folder, tracker)
         state = "finished"
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     return result
 
 
-def _build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
+def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
     """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
     seed_everything(experiment.seed)
     vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)

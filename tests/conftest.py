@@ -52,7 +52,19 @@ def tiny_overrides(**changes: Any) -> list[str]:
     return [line.replace(" ", "") for line in flat(merge(TINY, changes))]
 
 
-def run_script(*command: str, cwd: Path = ROOT, timeout: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
+def compose_experiment(*overrides: str) -> Experiment:
+    """What `python train.py overrides...` would train."""
+    from hydra import compose, initialize_config_dir
+
+    from scout.cli import load
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return load(Experiment, compose("train", list(overrides)))
+
+
+def run_script(
+    *command: str, cwd: Path = ROOT, timeout: float = 120, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Runs `python command...` with no terminal and returns what it printed and its exit code."""
     return subprocess.run(
         [sys.executable, *command],

@@ -1,0 +1,214 @@
+"""`trainer=ppo`: each correction fails on PuffeRL as shipped and holds here."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_experiment
+
+from scout.config import Experiment
+from scout.errors import ScoutError
+from scout.mission import make_game
+from scout.ppo import PPO, bootstrapped_advantages
+from scout.pufferl import pufferl
+from scout.training import build
+
+COEFFICIENTS = {"gamma": 0.5, "gae_lambda": 0.5, "vtrace_rho_clip": 1.0, "vtrace_c_clip": 1.0}
+
+
+def advantages_by_hand_case(
+    terminals: list[float], truncations: list[float], ends: tuple[float, float] = (0, 0), ratio: float = 1.0
+) -> list[float]:
+    """Advantages of two steps with values 1, 2 and then 4, and rewards 3 and then 1 arriving after them."""
+    rollout = [torch.tensor([row], dtype=torch.float32) for row in ([1, 2], [9, 3], terminals, truncations)]
+    following = [torch.tensor([value], dtype=torch.float32) for value in (4, 1, *ends)]
+    return bootstrapped_advantages(rollout, following, torch.full((1, 2), ratio), COEFFICIENTS)[0].tolist()
+
+
+def test_the_last_step_has_a_bootstrap_value_and_keeps_its_reward() -> None:
+    """A[1] = 1 + 0.5 x 4 - 2 = 1 and A[0] = 3 + 0.5 x 2 - 1 + 0.25 x 1 = 3.25, where PuffeRL has 0 and 3."""
+    assert advantages_by_hand_case([0, 0], [0, 0]) == [3.25, 1.0]
+    stock = pufferl.compute_puff_advantage(
+        *(torch.tensor([row], dtype=torch.float32) for row in ([1, 2], [9, 3], [0, 0], [1, 1], [0, 0])),
+        *COEFFICIENTS.values(),
+    )
+    assert stock[0].tolist() == [3.0, 0.0]
+
+
+def test_nothing_comes_after_a_terminal() -> None:
+    """With a terminal arriving after step 1: A[1] = 1 - 2 = -1 and A[0] = 3 + 1 - 1 - 0.25 = 2.75."""
+    assert advantages_by_hand_case([0, 0], [0, 0], ends=(1, 0)) == [2.75, -1.0]
+
+
+def test_a_terminal_within_the_segment_cuts_value_and_trace() -> None:
+    """With a terminal at step 1: A[0] = 3 - 1 = 2, while A[1] starts anew."""
+    assert advantages_by_hand_case([0, 1], [0, 0]) == [2.0, 1.0]
+
+
+def test_a_truncation_keeps_the_value_and_cuts_the_trace() -> None:
+    """With a truncation at step 1: A[0] = 3 + 0.5 x 2 - 1 = 3, without the 0.25 from the episode after it."""
+    assert advantages_by_hand_case([0, 0], [0, 1]) == [3.0, 1.0]
+
+
+def test_a_truncation_after_the_last_step_keeps_the_value() -> None:
+    """The bootstrap value counts whether the episode goes on or was cut there: A is that of an open end."""
+    assert advantages_by_hand_case([0, 0], [0, 0], ends=(0, 1)) == [3.25, 1.0]
+
+
+def test_a_terminal_outweighs_a_truncation_at_the_same_step() -> None:
+    """An early reset that falls on the last step of an episode does not bring its value back."""
+    assert advantages_by_hand_case([0, 1], [0, 1]) == [2.0, 1.0]
+
+
+def test_the_ratios_are_cut_at_their_ceilings() -> None:
+    """With ratios of 0.5: A[1] = 0.5 x 1, A[0] = 0.5 x 3 + 0.25 x 0.5 x 0.5; ratios above 1 count as 1."""
+    assert advantages_by_hand_case([0, 0], [0, 0], ratio=0.5) == [1.5625, 0.5]
+    assert advantages_by_hand_case([0, 0], [0, 0], ratio=7.0) == [3.25, 1.0]
+
+
+def test_advantages_equal_a_plain_twin() -> None:
+    """On random rollouts with ends of both kinds, the kernel with a further column equals the definition, to 1e-5."""
+    generator = torch.Generator().manual_seed(0)
+    segments, steps = 6, 20
+    values, rewards = torch.randn(2, segments, steps + 1, generator=generator)
+    terminals, truncations = (torch.rand(2, segments, steps + 1, generator=generator) < 0.15).float()
+    ratio = torch.rand(segments, steps, generator=generator) * 2
+    coefficients = {"gamma": 0.97, "gae_lambda": 0.8, "vtrace_rho_clip": 1.2, "vtrace_c_clip": 0.9}
+    arrays = (values, rewards, terminals, truncations)
+    actual = bootstrapped_advantages(
+        [array[:, :-1] for array in arrays], [array[:, -1] for array in arrays], ratio, coefficients
+    )
+    expected = torch.zeros(segments, steps)
+    for row in range(segments):
+        trace = 0.0
+        for t in reversed(range(steps)):
+            goes_on = 1 - terminals[row, t + 1]
+            delta = rewards[row, t + 1] + 0.97 * values[row, t + 1] * goes_on - values[row, t]
+            trace = min(ratio[row, t], 1.2) * delta + 0.97 * 0.8 * min(ratio[row, t], 0.9) * trace * goes_on * (
+                1 - truncations[row, t + 1]
+            )
+            expected[row, t] = trace
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+class Recorder:
+    """Stands between trainer and environments, and keeps a copy of everything that arrives."""
+
+    def __init__(self, vecenv: Any) -> None:
+        object.__setattr__(self, "vecenv", vecenv)
+        object.__setattr__(self, "arrived", [])
+
+    def recv(self) -> Any:
+        batch = self.vecenv.recv()
+        observation, reward, terminal, truncation, _, _, agents, _ = batch
+        self.arrived.append([np.array(part) for part in (observation, reward, terminal, truncation, agents)])
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vecenv, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.vecenv, name, value)
+
+
+VECENVS = {
+    "serial": {"name": "serial", "num_envs": 4},
+    "two_workers": {"name": "multiprocessing", "num_envs": 4, "num_workers": 2},
+    "two_workers_in_turn": {"name": "multiprocessing", "num_envs": 4, "num_workers": 2, "batch_size": 2},
+}
+
+
+def recorded_ppo(**changes: Any) -> tuple[PPO, Recorder, Experiment]:
+    experiment = tiny_experiment(**changes)
+    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    assert isinstance(trainer, PPO)
+    recorder = Recorder(trainer.vecenv)
+    trainer.vecenv = recorder
+    return trainer, recorder, experiment
+
+
+@pytest.mark.parametrize("vecenv", VECENVS.values(), ids=VECENVS.keys())
+@pytest.mark.parametrize("segments_per_agent", [1, 2])
+def test_a_rollout_stores_each_agents_steps_in_order(vecenv: dict[str, Any], segments_per_agent: int) -> None:
+    """Over two rollouts, rows and the step after them hold what the environments sent, truncations included."""
+    steps = 16 * segments_per_agent
+    trainer, recorder, _ = recorded_ppo(
+        vecenv=vecenv, trainer={"batch_size": 16 * steps, "minibatch_size": 16 * steps}, total_timesteps=16 * steps * 2
+    )
+    ended = 0.0
+    try:
+        for rollout in range(2):
+            trainer.evaluate()
+            stored = [trainer.observations, trainer.rewards, trainer.terminals, trainer.truncations]
+            for part, array in enumerate(stored):
+                sent = np.zeros((trainer.total_agents, steps + 1, *array.shape[2:]))
+                batches = len(recorder.arrived) // (steps * (rollout + 1) + 1)
+                for time in range(steps + 1):
+                    first = (rollout * steps + time) * batches
+                    for batch in recorder.arrived[first : first + batches]:
+                        sent[batch[4], time] = np.clip(batch[1], -1, 1) if part == 1 else batch[part]
+                in_rows = array.view(segments_per_agent, trainer.total_agents, 16, *array.shape[2:]).transpose(0, 1)
+                np.testing.assert_array_equal(in_rows.reshape(sent[:, :-1].shape), sent[:, :-1].astype(np.float32))
+                if part > 0:
+                    np.testing.assert_array_equal(trainer.ahead[part], sent[:, -1].astype(np.float32))
+            ended += float(trainer.truncations.sum() + trainer.terminals.sum())
+            trainer.train()
+    finally:
+        trainer.close()
+    assert ended > 0
+    assert trainer.global_step == 16 * steps * 2
+
+
+def test_the_bootstrap_value_is_the_networks_at_the_next_observation_with_the_state_carried_on() -> None:
+    """Values one step after the rollout equal those of the network run by hand over the whole of it, to 1e-5."""
+    trainer, recorder, _ = recorded_ppo()
+    try:
+        trainer.evaluate()
+        observations = torch.from_numpy(np.stack([batch[0] for batch in recorder.arrived], axis=1))
+        assert observations.shape[1] == 17
+        with torch.no_grad():
+            _, values = trainer.uncompiled_policy(observations)
+        torch.testing.assert_close(trainer.ahead.values, values.view(-1, 17)[:, -1], rtol=0, atol=1e-5)
+    finally:
+        trainer.close()
+
+
+def test_mixed_precision_acts_with_the_current_weights() -> None:
+    """Under bfloat16, changed weights change what the acting network says; PuffeRL's cast weights stay the first."""
+    trainer, _, _ = recorded_ppo(device={"precision": "bfloat16"})
+    try:
+        trainer.evaluate()
+        trainer.train()
+        observation = trainer.observations[:, 0]
+        before, _ = trainer._forward(observation, 0)
+        with torch.no_grad():
+            trainer.uncompiled_policy._action_head.bias += torch.arange(5.0)  # pyright: ignore
+        after, _ = trainer._forward(observation, 0)
+    finally:
+        trainer.close()
+    assert (after - before).abs().max() > 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_training_changes_every_parameter(optimizer: str) -> None:
+    """One update with each optimizer moves all parameters, and all stay finite."""
+    trainer, _, _ = recorded_ppo(optimizer={"name": optimizer})
+    try:
+        before = {name: value.clone() for name, value in trainer.uncompiled_policy.named_parameters()}
+        trainer.evaluate()
+        trainer.train()
+        unmoved = [name for name, value in trainer.uncompiled_policy.named_parameters() if value.equal(before[name])]
+    finally:
+        trainer.close()
+    assert unmoved == []
+
+
+def test_a_reward_that_is_not_a_number_stops_the_run() -> None:
+    """It raises ScoutError before anything is trained on it; PuffeRL gives its segment no priority and goes on."""
+    trainer, _, _ = recorded_ppo()
+    trainer.evaluate()
+    trainer.rewards[0, 3] = float("nan")
+    with pytest.raises(ScoutError, match="diverged in update 1: the advantages"):
+        trainer.train()
+    trainer.close()
