@@ -41,10 +41,10 @@ evaluate: $(READY)
 	$(PYTHON) evaluate.py $(ARGS)
 
 test: $(READY)
-	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+	$(PYTHON) -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(READY)
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n 2 $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .

@@ -83,6 +83,7 @@ class MissionConfig(Group):
 
 class ModelConfig(Group):
     name: Literal["cnn_lstm"] = "cnn_lstm"
+    """cnn_lstm: the seed notebook's network."""
     target: str | None = None
     """Your own network, as module.Class: called with (PolicyEnvInterface, this group)."""
     options: dict[str, Any] = {}
@@ -111,6 +112,7 @@ class ModelConfig(Group):
 
 class OptimizerConfig(Group):
     name: Literal["adam", "adamw", "muon"] = "adam"
+    """muon is for the matrices, with adam for the rest; adamw and muon want trainer=ppo."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.00092
     """Step size at the start."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -118,6 +120,7 @@ class OptimizerConfig(Group):
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the mean of squared gradients."""
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Keeps adam's division from exploding."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay, for adamw and muon."""
     anneal_lr: bool = True
@@ -177,6 +180,7 @@ class VecenvConfig(Group):
     name: Literal["serial", "multiprocessing"] = "serial"
     """serial: in this process; multiprocessing: in num_workers processes, for machines with many cores."""
     num_envs: Annotated[Integer, Field(ge=1, le=8192)] = 64
+    """Environments of the run."""
     num_workers: Positive = 1
     """Worker processes; 1 for serial."""
     batch_size: Positive | None = None
@@ -206,11 +210,13 @@ class WandbConfig(Group):
     mode: Literal["offline", "online", "disabled"] = "offline"
     """offline needs no key and no network; `wandb sync` uploads later."""
     project: str = "scout"
+    """W&B's project."""
     entity: str | None = None
     """Team or user; null is your default."""
     group: str | None = None
     """Runs of one group are shown together."""
     tags: list[str] = []
+    """Words to find the run by."""
     name: str | None = None
     """Name of the run; null lets W&B choose."""
 

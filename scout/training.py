@@ -91,7 +91,7 @@ def _loop(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, trac
     episode_return = None
     with TrainingProgress(experiment.total_timesteps, experiment.log_interval) as progress:
         while trainer.global_step < experiment.total_timesteps:
-            metrics = _update(trainer, experiment.mission.max_steps)
+            metrics = update(trainer, experiment.mission.max_steps)
             folder.log(metrics)
             tracker.log(metrics)
             progress.show(metrics)
@@ -103,7 +103,7 @@ def _loop(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, trac
     return TrainingResult(folder.path, checkpoint, trainer.global_step, episode_return)
 
 
-def _update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
+def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
     """One rollout and one update, and everything that is logged of them."""
     steps_before, learning_rate = trainer.global_step, trainer.learning_rate
     start = time.perf_counter()

@@ -1,5 +1,10 @@
 """What several tests share: a small experiment, and one finished run of it."""
 
+import os
+
+# The tests run side by side, a core each: threads of theirs would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import subprocess
 import sys
 from collections.abc import Callable

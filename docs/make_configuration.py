@@ -1,0 +1,76 @@
+"""Writes docs/configuration.md from the schema in scout/config.py: `make docs`."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from scout.config import EvaluationConfig, Experiment
+
+PAGE = Path(__file__).resolve().parent / "configuration.md"
+
+
+def main() -> None:
+    """Writes the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page as Markdown: a table for the run level, and one for each group."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `scout/config.py` by `make docs`. Keys are set as `group.key=value`; a group's option as",
+        "`group=option`. Defaults are those of `conf/train.yaml` and `conf/evaluate.yaml`; options of a group may differ.",
+        "",
+        "## `python train.py`",
+        *_tables(Experiment),
+        "",
+        "## `python evaluate.py`",
+        *_table(EvaluationConfig),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    lines = _table(schema, prefix)
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines += ["", f"### {prefix}{name}", *_tables(field.annotation, f"{prefix}{name}.")]
+    return lines
+
+
+def _table(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    lines = ["", "| key | default | valid | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            continue
+        default = _plain(field.default)
+        meaning = (field.description or "").replace("\n", " ")
+        lines.append(f"| `{prefix}{name}` | `{default}` | {_valid(field)} | {meaning} |")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    """As one would write it in YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _valid(field: FieldInfo) -> str:
+    """Choices and bounds of a key, as far as its type tells them."""
+    choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+    if choices:
+        return ", ".join(choices)
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = [field.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(field.annotation))]
+    bounds = []
+    for entry in (item for group in found for item in group):
+        for rule in getattr(entry, "metadata", [entry]):
+            bounds += [f"{sign} {getattr(rule, key)}" for key, sign in signs.items() if hasattr(rule, key)]
+    return ", ".join(bounds)
+
+
+if __name__ == "__main__":
+    main()
