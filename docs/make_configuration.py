@@ -22,8 +22,9 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `scout/config.py` by `make docs`. Keys are set as `group.key=value`; a group's option as",
-        "`group=option`. Defaults are those of `conf/train.yaml` and `conf/evaluate.yaml`; options of a group may differ.",
+        "Made from `scout/config.py` by `make docs`. Keys are set as `group.key=value`, a group's option as",
+        "`group=option`. The defaults are those of `conf/train.yaml` and `conf/evaluate.yaml`; other options of a",
+        "group bring their own.",
         "",
         "## `python train.py`",
         *_tables(Experiment),

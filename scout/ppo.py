@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from scout.config import Experiment
 from scout.optimizer import make_optimizer, make_schedule
-from scout.pufferl import pufferl
 from scout.trainer import StockTrainer, diverged
 
 
@@ -215,35 +214,30 @@ class PPO(StockTrainer):
 
 
 def bootstrapped_advantages(rollout: Any, following: Any, ratio: Tensor, config: dict[str, Any]) -> Tensor:
-    """V-trace's generalised advantages [S, T] of segments that go on after their end.
+    """V-trace's generalised advantages, float32 [S, T], of S segments of T steps that go on after their end.
 
     `rollout` holds values, rewards, terminals and truncations, float32 [S, T] each; `following` the same, [S] each, for
-    the step after each segment's last; `ratio` [S, T] are the probability ratios. For each step t of a segment
+    the step after each segment's last; `ratio` [S, T] are the probability ratios, cut at their ceilings here. A
+    truncated episode would have gone on, so its last value counts as its future, but nothing flows back from the
+    episode after it.
 
-        delta[t] = rho[t] (r[t+1] + gamma V(o[t+1]) (1 - terminal[t+1]) - V(o[t]))
-        A[t] = delta[t] + gamma lambda c[t] A[t+1] (1 - terminal[t+1]) (1 - truncation[t+1])
-
-    with rho and c the ratios cut at their ceilings. A truncated episode would have gone on, so its last value counts as
-    its future, but nothing flows back from the episode after it. Sources: Schulman et al., 2016, "GAE", equation 16;
-    Espeholt et al., 2018, "IMPALA", section 4.1; Pardo et al., 2018, "Time limits in reinforcement learning".
-
-    PuffeRL's kernel computes this but for two things, which are mended in what it is given: one more column holds the
-    following step, and a truncation is a terminal whose reward contains the discounted value.
+    Sources: Schulman et al., 2016, "GAE", equation 16; Espeholt et al., 2018, "IMPALA", section 4.1; Pardo et al.,
+    2018, "Time limits in reinforcement learning". In torch, since PuffeRL's kernel knows neither truncations nor a
+    following step, and its Linux build loads only where CUDA's libraries are.
     """
-    values, rewards, terminals, truncations, ratio = (
-        torch.cat([stored, column.unsqueeze(1)], dim=1)
-        for stored, column in zip((*rollout, ratio), (*following, torch.ones_like(following[0])), strict=True)
+    values, rewards, terminals, truncations = (
+        torch.cat([stored, column.unsqueeze(1)], dim=1) for stored, column in zip(rollout, following, strict=True)
     )
-    rewards = rewards + config["gamma"] * values * truncations * (1 - terminals)
-    advantages = pufferl.compute_puff_advantage(
-        values,
-        rewards,
-        torch.maximum(terminals, truncations),
-        ratio,
-        torch.zeros_like(values),
-        config["gamma"],
-        config["gae_lambda"],
-        config["vtrace_rho_clip"],
-        config["vtrace_c_clip"],
-    )
-    return advantages[:, :-1].contiguous()
+    gamma, trace_decay = config["gamma"], config["gamma"] * config["gae_lambda"]
+    rho, c = ratio.clamp(max=config["vtrace_rho_clip"]), ratio.clamp(max=config["vtrace_c_clip"])
+    advantages = torch.zeros_like(ratio)
+    advantage = torch.zeros_like(ratio[:, 0])
+    for t in reversed(range(ratio.shape[1])):
+        # delta[t] = rho[t] (r[t+1] + gamma V(o[t+1]) (1 - terminal[t+1]) - V(o[t]))
+        has_future = 1 - terminals[:, t + 1]
+        delta = rho[:, t] * (rewards[:, t + 1] + gamma * values[:, t + 1] * has_future - values[:, t])
+        # A[t] = delta[t] + gamma lambda c[t] A[t+1] (1 - terminal[t+1]) (1 - truncation[t+1])
+        goes_on = has_future * (1 - truncations[:, t + 1])
+        advantage = delta + trace_decay * c[:, t] * advantage * goes_on
+        advantages[:, t] = advantage
+    return advantages

@@ -121,4 +121,9 @@ def make_trainer(experiment: Experiment, device: str, vecenv: Any, network: nn.M
     """The trainer that the config names."""
     from scout.ppo import PPO  # a subclass of this module's
 
+    if experiment.trainer.name == "pufferl" and not pufferl._C_AVAILABLE:
+        raise ScoutError(
+            "trainer=pufferl needs PufferLib's compiled extension, which this build of torch cannot load: "
+            "install torch with its CUDA libraries, or take trainer=ppo"
+        )
     return {"pufferl": StockTrainer, "ppo": PPO}[experiment.trainer.name](experiment, device, vecenv, network)

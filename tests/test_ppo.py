@@ -68,7 +68,7 @@ def test_the_ratios_are_cut_at_their_ceilings() -> None:
 
 
 def test_advantages_equal_a_plain_twin() -> None:
-    """On random rollouts with ends of both kinds, the kernel with a further column equals the definition, to 1e-5."""
+    """On random rollouts with ends of both kinds, the vectorised sum equals the definition, to 1e-5."""
     generator = torch.Generator().manual_seed(0)
     segments, steps = 6, 20
     values, rewards = torch.randn(2, segments, steps + 1, generator=generator)
