@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from scout import cli
 from scout.config import Experiment
+from scout.config_checks import check_machine
 
 CONF = str(Path(__file__).resolve().parent / "conf")
 
@@ -17,6 +18,7 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 def main(cfg: DictConfig) -> float | None:
     """Returns the mean return per agent of the run's last episodes, which a sweeper maximises."""
     experiment = cli.load(Experiment, cfg)
+    check_machine(experiment.vecenv)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not

@@ -63,7 +63,8 @@ def _ours(name: str, folder: Path) -> tuple[Any, Any]:
     with initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
         experiment = load(Experiment, compose("train", overrides))
     trainer = build(experiment, make_game(experiment.mission), "cpu")
-    run_folder, tracker = RunFolder(folder / "run", experiment), Tracker(experiment, folder / "run")
+    run_folder, tracker = RunFolder(folder / "run"), Tracker(experiment, folder / "run")
+    run_folder.start(experiment)
 
     def step() -> None:
         metrics = update(trainer, experiment.mission.max_steps)

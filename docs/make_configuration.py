@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from scout.config import EvaluationConfig, Experiment
+from scout.validation import group_of
 
 PAGE = Path(__file__).resolve().parent / "configuration.md"
 
@@ -38,15 +39,16 @@ def page() -> str:
 def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
     lines = _table(schema, prefix)
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            lines += ["", f"### {prefix}{name}", *_tables(field.annotation, f"{prefix}{name}.")]
+        group = group_of(field.annotation)
+        if group is not None:
+            lines += ["", f"### {prefix}{name}", *_tables(group, f"{prefix}{name}.")]
     return lines
 
 
 def _table(schema: type[BaseModel], prefix: str = "") -> list[str]:
     lines = ["", "| key | default | valid | meaning |", "| --- | --- | --- | --- |"]
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if group_of(field.annotation) is not None:
             continue
         default = _plain(field.default)
         meaning = (field.description or "").replace("\n", " ")

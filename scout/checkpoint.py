@@ -1,5 +1,6 @@
 """Checkpoints of a run folder, and weights from wherever they lie."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from scout.config import Experiment, validate
+from scout.config import Experiment
 from scout.errors import ScoutError
+from scout.validation import validate
 
 FOLDER = "checkpoints"
 CONFIG = "config.yaml"
@@ -39,7 +41,8 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
         torch.save(contents, temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ScoutError(
             f"{path}: the checkpoint cannot be written ({error}); the ones before it are intact"
         ) from error
@@ -50,7 +53,8 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
 
 def numbered_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
-    return sorted(path for path in (run_dir / FOLDER).glob("*.pt") if path.stem.isdigit())
+    checkpoints = [path for path in (run_dir / FOLDER).glob("*.pt") if path.stem.isdigit()]
+    return sorted(checkpoints, key=lambda path: int(path.stem))
 
 
 def load_experiment(run_dir: Path) -> Experiment:
@@ -61,7 +65,7 @@ def load_experiment(run_dir: Path) -> Experiment:
     try:
         values = yaml.safe_load(path.read_text())
         return validate(Experiment, values)
-    except (yaml.YAMLError, ScoutError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ScoutError) as error:
         raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
 
 
@@ -73,7 +77,7 @@ def load_weights(location: str) -> Weights:
     path = Path(location)
     if not path.exists():
         raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint or a state_dict")
-    run_dir = path if path.is_dir() else path.parent.parent
+    run_dir = path if path.is_dir() else path.resolve().parent.parent
     experiment = None
     if path.is_dir():
         experiment = load_experiment(run_dir)
@@ -87,7 +91,7 @@ def load_weights(location: str) -> Weights:
     contents = _read(path)
     if "model" not in contents:
         return Weights(path, contents, experiment, None)
-    return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents["agent_steps"])
+    return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents.get("agent_steps"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from scout.config import Group, unknown_key, validate
-from scout.errors import ScoutError
+from scout.config import Group
+from scout.errors import FolderTaken, ScoutError
+from scout.validation import unknown_key, validate
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,11 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             return function(cfg)
+        except FolderTaken as error:
+            if sweep:
+                raise
+            print(error, file=sys.stderr)  # not into the log, which is another run's
+            sys.exit(1)
         except ScoutError as error:
             log.error("%s", error)
             if sweep:

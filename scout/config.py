@@ -6,10 +6,9 @@ This module imports neither torch nor mettagrid, so a mistake is answered at onc
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from scout import config_checks
-from scout.errors import ScoutError, nearest
 
 
 def _whole_number(value: Any) -> Any:
@@ -142,8 +141,8 @@ class OptimizerConfig(Group):
 class TrainerConfig(Group):
     name: Literal["ppo", "pufferl"] = "ppo"
     """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped."""
-    batch_size: Positive = 16384
-    """Agent steps of a rollout, on which an update trains."""
+    batch_size: Positive | None = None
+    """Agent steps of a rollout, on which an update trains; null is one segment of every agent."""
     minibatch_size: Positive = 4096
     """Agent steps of an optimizer step."""
     max_minibatch_size: Positive = 32768
@@ -253,6 +252,11 @@ class Experiment(Group):
         """Agents that act at each step: of all environments together."""
         return self.mission.agents_per_env * self.vecenv.num_envs
 
+    @property
+    def batch_size(self) -> int:
+        """Agent steps of a rollout."""
+        return self.trainer.batch_size or self.total_agents * self.trainer.bptt_horizon
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         problems = config_checks.problems(self)
@@ -300,51 +304,3 @@ class EvaluationMission(Group):
     """The mission of an evaluation, checked under the name that the user gave it."""
 
     mission: MissionConfig
-
-
-def validate[Schema: Group](schema: type[Schema], values: dict[str, Any]) -> Schema:
-    """Turns plain values, such as a composed config, into the typed group.
-
-    Raises ScoutError with one message that names every wrong key, its value and what was expected.
-    """
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise ScoutError("\n".join(_explain(schema, problem) for problem in error.errors())) from None
-
-
-def _explain(schema: type[BaseModel], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key, value = ".".join(path), problem["input"]
-    match problem["type"]:
-        case "value_error":  # a check of ours across keys, which names them itself
-            return str(problem["ctx"]["error"])
-        case "extra_forbidden":
-            return unknown_key(schema, key, value)
-        case "missing":
-            return f"{key} is missing: set it"
-    expected = problem["msg"].removeprefix("Input should be ")
-    if problem["type"] == "literal_error":
-        expected = f"one of {expected}"
-    return f"{key}={value} is not valid: expected {expected}"
-
-
-def unknown_key(schema: type[BaseModel], key: str, value: object = None) -> str:
-    """The message for a key that no group has: its nearest spelling among all keys, and the valid ones beside it."""
-    keys = ["experiment", *all_keys(schema)] if schema is Experiment else all_keys(schema)
-    prefix = key.rpartition(".")[0]
-    siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
-    shown = key if value is None else f"{key}={value}"
-    where = f"in {prefix}" if prefix else "at the top level"
-    leaf = key.rpartition(".")[2]
-    return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
-
-
-def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of a schema, groups included."""
-    keys = []
-    for name, field in schema.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += all_keys(field.annotation, f"{prefix}{name}.")
-    return keys

@@ -1,7 +1,10 @@
 """Checks across the groups of an experiment: sizes that must fit, and what a trainer cannot do."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from scout.errors import ScoutError
 
 if TYPE_CHECKING:
     from scout.config import Experiment, VecenvConfig
@@ -14,41 +17,30 @@ def problems(experiment: "Experiment") -> list[str]:
 
 def batch_problems(experiment: "Experiment") -> list[str]:
     """Sizes that must divide each other, each problem with the numbers and the nearest ones that fit."""
-    trainer, agents = experiment.trainer, experiment.total_agents
-    horizon, batch, minibatch = trainer.bptt_horizon, trainer.batch_size, trainer.minibatch_size
-    problems = []
-    rollout = agents * horizon
+    trainer, horizon, batch = experiment.trainer, experiment.trainer.bptt_horizon, experiment.batch_size
+    rollout = experiment.total_agents * horizon
     if batch % rollout:
-        problems.append(
+        return [
             f"trainer.batch_size={batch} must be a multiple of {rollout}, which is {experiment.vecenv.num_envs} "
             f"environments x {experiment.mission.agents_per_env} agents x trainer.bptt_horizon={horizon} steps; "
-            f"nearest: {_nearest_multiples(batch, rollout)}"
-        )
-    if minibatch % horizon:
+            f"nearest: {_nearest(batch, range(rollout, batch + rollout, rollout))}; null is one such rollout"
+        ]
+    problems = []
+    minibatch, largest = trainer.minibatch_size, trainer.max_minibatch_size
+    fitting = [
+        size
+        for size in range(horizon, batch + 1, horizon)
+        if batch % size == 0 and (size <= largest or size % largest == largest % horizon == 0)
+    ]
+    if minibatch not in fitting:
         problems.append(
-            f"trainer.minibatch_size={minibatch} must be a multiple of trainer.bptt_horizon={horizon}; "
-            f"nearest: {_nearest_multiples(minibatch, horizon)}"
-        )
-    elif minibatch > batch or batch % minibatch:
-        fitting = [size for size in range(horizon, batch + 1, horizon) if batch % size == 0]
-        near = sorted(sorted(fitting, key=lambda size: abs(size - minibatch))[:2])
-        problems.append(
-            f"trainer.minibatch_size={minibatch} must divide trainer.batch_size={batch}"
-            + (f"; nearest: {' or '.join(map(str, near))}" if near else "")
-        )
-    if minibatch > trainer.max_minibatch_size and minibatch % trainer.max_minibatch_size:
-        problems.append(
-            f"trainer.minibatch_size={minibatch} is above trainer.max_minibatch_size={trainer.max_minibatch_size} and "
-            f"must be a multiple of it; nearest: {_nearest_multiples(minibatch, trainer.max_minibatch_size)}"
-        )
-    if minibatch > trainer.max_minibatch_size and trainer.max_minibatch_size % horizon:
-        problems.append(
-            f"trainer.max_minibatch_size={trainer.max_minibatch_size} must be a multiple of "
-            f"trainer.bptt_horizon={horizon}; nearest: {_nearest_multiples(trainer.max_minibatch_size, horizon)}"
+            f"trainer.minibatch_size={minibatch} must be a multiple of trainer.bptt_horizon={horizon}, divide the batch "
+            f"of {batch} agent steps, and be a multiple of trainer.max_minibatch_size={largest} (itself one of the "
+            f"horizon) where it is above that; nearest: {_nearest(minibatch, fitting) or 'none'}"
         )
     if experiment.total_timesteps < batch:
         problems.append(
-            f"total_timesteps={experiment.total_timesteps} is below one batch, trainer.batch_size={batch}: "
+            f"total_timesteps={experiment.total_timesteps} is below one batch of {batch} agent steps: "
             f"set total_timesteps={batch} or more"
         )
     return problems
@@ -66,15 +58,11 @@ def vecenv_problems(vecenv: "VecenvConfig") -> list[str]:
                 f"vecenv.num_envs={vecenv.num_envs} with vecenv=serial"
             )
         return problems
-    cores = os.cpu_count() or 1
-    if vecenv.num_workers > cores:
+    workers = vecenv.num_workers
+    if vecenv.num_envs % workers:
         return [
-            f"vecenv.num_workers={vecenv.num_workers} is more than this machine's {cores} cores: take {cores} or fewer"
-        ]
-    if vecenv.num_envs % vecenv.num_workers:
-        return [
-            f"vecenv.num_envs={vecenv.num_envs} must be a multiple of vecenv.num_workers={vecenv.num_workers}; "
-            f"nearest: {_nearest_multiples(vecenv.num_envs, vecenv.num_workers)}"
+            f"vecenv.num_envs={vecenv.num_envs} must be a multiple of vecenv.num_workers={workers}; "
+            f"nearest: {_nearest(vecenv.num_envs, range(workers, vecenv.num_envs + workers, workers))}"
         ]
     per_worker = vecenv.num_envs // vecenv.num_workers
     batch = vecenv.batch_size
@@ -108,6 +96,19 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
     return problems
 
 
-def _nearest_multiples(value: int, unit: int) -> str:
-    below = value // unit * unit
-    return " or ".join(str(multiple) for multiple in (below, below + unit) if multiple > 0)
+def check_machine(vecenv: "VecenvConfig") -> None:
+    """Raises ScoutError for more worker processes than this machine has cores.
+
+    Apart from the schema, because a run folder may come from a larger machine.
+    """
+    cores = os.cpu_count() or 1
+    if vecenv.num_workers > cores:
+        raise ScoutError(
+            f"vecenv.num_workers={vecenv.num_workers} is more than this machine's {cores} cores: take {cores} or fewer"
+        )
+
+
+def _nearest(value: int, fitting: Sequence[int]) -> str:
+    """The largest fitting value below and the smallest above, as far as there are such."""
+    below, above = [size for size in fitting if size < value], [size for size in fitting if size > value]
+    return " or ".join(str(size) for size in (*below[-1:], *above[:1]))

@@ -4,6 +4,8 @@ Two disjoint ranges of map seeds: whatever training does, its maps come from TRA
 EVALUATION_MAP_SEEDS alone. The simulator adds the number of maps that an environment has built so far to its seed.
 """
 
+import multiprocessing
+import signal
 from dataclasses import dataclass
 from typing import Any, override
 
@@ -13,7 +15,7 @@ from mettagrid.envs.early_reset_handler import EarlyResetHandler
 from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
 from mettagrid.envs.stats_tracker import StatsTracker
 from mettagrid.mapgen.mapgen import MapGen
-from mettagrid.simulator import Simulator
+from mettagrid.simulator import Simulation, Simulator
 from mettagrid.util.stats_writer import NoopStatsWriter
 from pufferlib import vector
 from pufferlib.pufferlib import set_buffers
@@ -42,9 +44,16 @@ def evaluation_map_seed(evaluation_seed: int, episode: int) -> int:
 def with_map_seed(game: MettaGridConfig, map_seed: int) -> MettaGridConfig:
     """A copy of a config that builds the maps of `map_seed`; a fixed map stays as it is."""
     game = game.model_copy(deep=True)
-    if isinstance(game.game.map_builder, MapGen.Config):
-        game.game.map_builder.seed = map_seed
+    set_map_seed(game, map_seed)
     return game
+
+
+def set_map_seed(game: MettaGridConfig, map_seed: int) -> None:
+    """Seeds a config's map, and the map within it that the variant multi_team lays out once for each team."""
+    builder = game.game.map_builder
+    while isinstance(builder, MapGen.Config):
+        builder.seed = map_seed
+        builder = builder.instance
 
 
 class SeededEarlyReset(EarlyResetHandler):
@@ -71,6 +80,15 @@ class SeededEnv(MettaGridPufferEnv):
     """
 
     @override
+    def _init_simulation(self) -> Simulation:
+        builder = self._current_cfg.game.map_builder
+        if isinstance(builder, MapGen.Config) and isinstance(builder.instance, MapGen.Config):
+            # The simulator counts on from the outer map's seed alone; the map within would stay the same.
+            assert builder.seed is not None
+            builder.instance.seed = builder.seed + self._simulator._map_seed_offset
+        return super()._init_simulation()
+
+    @override
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         return super().reset(None)
 
@@ -86,6 +104,8 @@ class EnvFactory:
 
     def __call__(self, buf: Any = None, seed: int | None = None) -> MettaGridPufferEnv:
         """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, which the trainer ends in order
         index = seed or 0
         simulator = Simulator()
         simulator.add_event_handler(StatsTracker(NoopStatsWriter()))

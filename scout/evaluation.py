@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+import yaml
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
@@ -17,15 +18,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from scout.checkpoint import load_into, load_weights
-from scout.config import EvaluationConfig, EvaluationMission, MissionConfig, ModelConfig, validate
+from scout.checkpoint import CONFIG, load_into, load_weights
+from scout.config import EvaluationConfig, EvaluationMission, MissionConfig, ModelConfig
 from scout.device import make_device
-from scout.errors import ScoutError
+from scout.errors import FolderTaken, ScoutError
 from scout.mission import make_game
 from scout.models import make_model
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.rendering import TerminalView
 from scout.rollout import play
+from scout.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +46,23 @@ class EvaluationResult:
 
 
 def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
-    """Plays, prints a table, and writes episodes.json into `output_dir`.
+    """Plays, prints a table, and writes episodes.json and config.yaml into `output_dir`.
 
     Raises ScoutError for what the user can mend, before anything is played.
     """
     path = output_dir / EPISODES
-    if path.exists():
-        raise ScoutError(f"{path} exists already: choose another folder with hydra.run.dir=DIR")
+    for taken in (path, output_dir / CONFIG):
+        if taken.exists():
+            raise FolderTaken(f"{taken} exists already: choose another folder with hydra.run.dir=DIR")
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScoutError(f"{output_dir} cannot be written ({error.strerror}): choose another folder") from error
     policy, game = _make_policy(config)
     log.info("Judging %s on %d maps of %s", policy.name, config.episodes, game.label)
     episodes = play_all(policy, game, config)
     path.write_text(json.dumps(episodes, indent=1) + "\n", encoding="utf-8")
+    (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
     result = EvaluationResult(
         mean_return=float(np.mean([episode["return"] for episode in episodes])),
         interval=bootstrap_interval([episode["return"] for episode in episodes]),
@@ -124,11 +132,10 @@ def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:
     if "name" in given:
         return validate(EvaluationMission, {"mission": given}).mission
     base = default.model_dump()
-    merged = {
-        key: {**base[key], **value} if isinstance(value, dict) and key in base else value
-        for key, value in given.items()
-    }
-    return validate(EvaluationMission, {"mission": base | merged}).mission
+    for key, value in given.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = base[key] | value if deeper else value
+    return validate(EvaluationMission, {"mission": base}).mission
 
 
 def _table(name: str, result: EvaluationResult) -> Table:

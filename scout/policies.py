@@ -111,7 +111,7 @@ class CogamesPolicy:
         self._agents = []
         for simulation in simulations:
             for agent_id, policy in enumerate(self._make()):
-                policy.reset(simulation)
+                policy.reset()  # without the simulation, as mettagrid's own rollout does
                 self._agents.append((simulation.agent(agent_id), policy))
 
     def act(self) -> None:

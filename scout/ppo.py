@@ -45,10 +45,13 @@ class PPO(StockTrainer):
         self.ahead: Ahead
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """A fresh context each time: PuffeRL enters one for good, whose cache keeps the first update's weights."""
+        """A fresh context without a cache: PuffeRL enters one for good, and its cache keeps the first update's weights.
+
+        The cache belongs to the process: where another run left a context open, it would outlive this one too.
+        """
         if self.experiment.device.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.config["device"], dtype=torch.bfloat16)
+        return torch.autocast(self.config["device"], dtype=torch.bfloat16, cache_enabled=False)
 
     # -- rollout -----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class TrainingProgress:
         self._total, self._interval = total_steps, log_interval
         self._console = console or Console(stderr=True)
         self._started = self._last_line = time.monotonic()
-        self._last_return: float | None = None
+        self._episodes: dict[str, float] = {}  # the latest statistics of episodes, which do not end in every update
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -48,7 +48,7 @@ class TrainingProgress:
     def show(self, metrics: dict[str, float]) -> None:
         """Takes one update's metrics."""
         steps = int(metrics["agent_steps"])
-        self._last_return = metrics.get("environment/episode_return", self._last_return)
+        self._episodes |= {key: value for key, value in metrics.items() if key.startswith("environment/")}
         elapsed = time.monotonic() - self._started
         left = duration(elapsed * max(self._total - steps, 0) / steps)
         if self._live:
@@ -74,7 +74,8 @@ class TrainingProgress:
 
     def _return(self) -> str:
         """The last mean return per agent of whole episodes, or a dash before the first one ended."""
-        return "-" if self._last_return is None else f"{self._last_return:.2f}"
+        last = self._episodes.get("environment/episode_return")
+        return "-" if last is None else f"{last:.2f}"
 
     def _table(self, metrics: dict[str, float]) -> Table:
         table = Table(box=box.SIMPLE, show_header=False, expand=True, padding=(0, 1))
@@ -91,9 +92,9 @@ class TrainingProgress:
         }
         episodes = {"return per agent": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
         for key, title in (("cell.visited", "cell.visited"), ("scout.gained", "scout gear"), ("death", "deaths")):
-            if f"environment/agent/{key}" in metrics:
-                episodes[title] = f"{metrics[f'environment/agent/{key}']:,.1f}"
-        losses = {name: f"{metrics[f'losses/{name}']:.4f}" for name in SHOWN_LOSSES}
+            if f"environment/agent/{key}" in self._episodes:
+                episodes[title] = f"{self._episodes[f'environment/agent/{key}']:,.1f}"
+        losses = {name: f"{metrics[f'losses/{name}']:.3g}" for name in SHOWN_LOSSES}
         columns = [list(group.items()) for group in (run, episodes, losses)]
         for row in range(max(map(len, columns))):
             cells = [column[row] if row < len(column) else ("", "") for column in columns]

@@ -15,9 +15,9 @@ STEPS_BETWEEN_FRAMES = 100  # where there is no terminal to animate
 class TerminalView:
     """Draws the cells around the hub, step by step on a terminal, a few frames below each other elsewhere."""
 
-    def __init__(self, delay: float, stream: TextIO = sys.stdout) -> None:
-        """`delay` is in seconds, and only kept on a terminal."""
-        self._delay, self._stream = delay, stream
+    def __init__(self, delay: float, stream: TextIO | None = None) -> None:
+        """`delay` is in seconds, and only kept on a terminal; `stream` is stdout unless one is given."""
+        self._delay, self._stream = delay, stream or sys.stdout
 
     def show(self, simulation: Simulation) -> None:
         """Draws the simulation as it is now."""

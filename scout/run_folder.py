@@ -7,6 +7,7 @@ wandb/          W&B's own files
 """
 
 import json
+import logging
 import math
 import os
 import platform
@@ -15,13 +16,15 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from scout.checkpoint import CONFIG
 from scout.config import Experiment
-from scout.errors import ScoutError
+from scout.errors import FolderTaken, ScoutError
+
+log = logging.getLogger(__name__)
 
 METRICS, STATUS, VERSIONS = "metrics.jsonl", "status.json", "versions.json"
 PACKAGES = ("cogames", "mettagrid", "pufferlib-core", "torch", "numpy", "hydra-core", "wandb", "pydantic")
@@ -30,24 +33,32 @@ PACKAGES = ("cogames", "mettagrid", "pufferlib-core", "torch", "numpy", "hydra-c
 class RunFolder:
     """Writes the files of one run. Each write is complete on disk when the call returns."""
 
-    def __init__(self, path: Path, experiment: Experiment) -> None:
-        """Raises ScoutError when the folder holds a run already or cannot be written; nothing in it is changed then."""
+    def __init__(self, path: Path) -> None:
+        """Raises ScoutError when the folder holds a run already or cannot be written; nothing in it is changed."""
         self.path = path
+        self._metrics: TextIO | None = None
         if (path / STATUS).exists():
-            raise ScoutError(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
-        self._status = {"state": "running", "started": _now(), "process": os.getpid()}
+            raise FolderTaken(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._write(STATUS, json.dumps(self._status, indent=2))
-            self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
             self._write(VERSIONS, json.dumps(_versions(), indent=2))
-            self._metrics = (path / METRICS).open("a", encoding="utf-8")
         except OSError as error:
             raise _unwritable(path, error) from error
+
+    def start(self, experiment: Experiment) -> None:
+        """Begins the record: from now on the folder holds a run. Raises ScoutError when it cannot be written."""
+        self._status = {"state": "running", "started": _now(), "process": os.getpid()}
+        try:
+            self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
+            self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+            self._write(STATUS, json.dumps(self._status, indent=2))
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def log(self, metrics: dict[str, float]) -> None:
         """Appends one update's metrics as a line of JSON; what is not finite becomes null."""
         line = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        assert self._metrics is not None, "start() comes first"
         try:
             self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()
@@ -55,10 +66,15 @@ class RunFolder:
             raise _unwritable(self.path / METRICS, error) from error
 
     def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
-        """Closes the record: state is finished, failed or interrupted."""
-        self._metrics.close()
+        """Closes the record, if it was begun: state is finished, failed or interrupted."""
+        if self._metrics is None:
+            return
         self._status |= {"state": state, "ended": _now(), **({"reason": reason} if reason else {}), **facts}
-        self._write(STATUS, json.dumps(self._status, indent=2))
+        try:
+            self._metrics.close()
+            self._write(STATUS, json.dumps(self._status, indent=2))
+        except OSError as error:  # often why the run failed, which matters more
+            log.error("%s", _unwritable(self.path / STATUS, error))
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f"{name}.tmp"

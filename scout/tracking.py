@@ -47,7 +47,7 @@ class Tracker:
                     silent=True,
                 ),
             )
-        except (wandb.Error, OSError) as error:
+        except (wandb.Error, OSError, ValueError) as error:  # its settings raise pydantic's ValidationError
             raise ScoutError(f"wandb={config.mode} failed: {error}. Mend that, or take wandb=offline") from error
         self._run.define_metric("agent_steps", hidden=True)
         self._run.define_metric("*", step_metric="agent_steps")

@@ -47,7 +47,7 @@ class StockTrainer(pufferl.PuffeRL):
     @property
     def total_updates(self) -> int:
         """Updates of the whole run; the last may go beyond total_timesteps."""
-        return -(-self.experiment.total_timesteps // self.experiment.trainer.batch_size)
+        return -(-self.experiment.total_timesteps // self.experiment.batch_size)
 
     @property
     def learning_rate(self) -> float:
@@ -114,6 +114,7 @@ def pufferl_config(experiment: Experiment, device: str) -> dict[str, Any]:
         "optimizer": "adam",
         **experiment.optimizer.model_dump(exclude={"name", "weight_decay"}),
         **experiment.trainer.model_dump(exclude={"name"}),
+        "batch_size": experiment.batch_size,
     }
 
 

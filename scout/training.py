@@ -42,28 +42,34 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     Raises ScoutError for what the user can mend. Whatever ends the run, its state, its metrics and W&B's run are
     closed, and no worker process stays behind.
     """
+    folder = RunFolder(run_dir)
     device = make_device(experiment.device)
-    game = make_game(experiment.mission)
-    folder = RunFolder(run_dir, experiment)
-    log.info("Run folder: %s", _relative(run_dir))
-    tracker, trainer, state, reason = None, None, "failed", None
+    trainer = build(experiment, make_game(experiment.mission), device)
     try:
-        tracker = Tracker(experiment, run_dir)
-        trainer = build(experiment, game, device)
+        return _run(experiment, trainer, folder)
+    finally:
+        trainer.close()
+
+
+def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder) -> TrainingResult:
+    """The run proper: whatever ends it, status.json and W&B say how."""
+    tracker = Tracker(experiment, folder.path)
+    state, reason = "failed", None
+    try:
+        folder.start(experiment)
+        log.info("Run folder: %s", _relative(folder.path))
         result = _loop(experiment, trainer, folder, tracker)
         state = "finished"
     except KeyboardInterrupt:
         state, reason = "interrupted", "SIGINT"
+        log.info("Interrupted after %s agent steps; %s keeps what was made", f"{trainer.global_step:,}", folder.path)
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise
     finally:
-        if trainer is not None:
-            trainer.close()
-        if tracker is not None:
-            tracker.finish(succeeded=state == "finished")
-        folder.finish(state, reason, agent_steps=trainer.global_step if trainer is not None else 0)
+        tracker.finish(succeeded=state == "finished")
+        folder.finish(state, reason, agent_steps=trainer.global_step)
     _say_what_next(result)
     return result
 

@@ -36,6 +36,13 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "status.json").read_text())
 
 
+def begun(run_dir: Path) -> RunFolder:
+    """The folder of a run that has begun."""
+    folder = RunFolder(run_dir)
+    folder.start(tiny_experiment())
+    return folder
+
+
 def contents_of(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder: the bytes of each file, None for folders."""
     paths = sorted(folder.rglob("*"))
@@ -61,7 +68,7 @@ def test_the_versions_are_those_of_this_python_its_packages_and_this_checkout(tm
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.rstrip() if done.returncode == 0 else None
 
-    RunFolder(tmp_path / "run", tiny_experiment())
+    RunFolder(tmp_path / "run")
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert versions["python"] == platform.python_version()
     assert {"cogames", "mettagrid", "pufferlib-core", "torch", "wandb"} <= versions["packages"].keys()
@@ -82,7 +89,7 @@ def test_a_finished_run_says_so(finished_run: Path) -> None:
 
 def test_a_run_that_is_on_its_way_says_so(tmp_path: Path) -> None:
     """status.json says running from the start until the run ends."""
-    folder = RunFolder(tmp_path / "run", tiny_experiment())
+    folder = begun(tmp_path / "run")
     assert status_of(folder.path)["state"] == "running"
     folder.finish("finished")
     assert status_of(folder.path)["state"] == "finished"
@@ -115,14 +122,14 @@ def test_each_line_has_the_learning_rate_that_its_update_used(finished_run: Path
 
 def test_a_metric_that_is_not_finite_is_null(tmp_path: Path) -> None:
     """nan and both infinities become null, other values stay as they are, and the line is valid JSON."""
-    folder = RunFolder(tmp_path / "run", tiny_experiment())
+    folder = begun(tmp_path / "run")
     folder.log({"update": 1, "nan": math.nan, "up": math.inf, "down": -math.inf, "half": 0.5})
     assert metrics_of(folder.path) == [{"update": 1, "nan": None, "up": None, "down": None, "half": 0.5}]
 
 
 def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
     """A reader sees each update's line while the run is still on its way."""
-    folder = RunFolder(tmp_path / "run", tiny_experiment())
+    folder = begun(tmp_path / "run")
     for update in (1, 2):
         folder.log({"update": update})
         assert metrics_of(folder.path)[-1] == {"update": update}
@@ -141,7 +148,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_stays_as_it_was(finished_run: 
 def test_a_folder_that_holds_only_a_log_is_taken(tmp_path: Path) -> None:
     """Hydra opens train.log in the folder before the run begins, which does not make it the folder of a run."""
     (tmp_path / "train.log").write_text("so far\n")
-    RunFolder(tmp_path, tiny_experiment())
+    begun(tmp_path)
     assert status_of(tmp_path)["state"] == "running"
     assert (tmp_path / "train.log").read_text() == "so far\n"
 
@@ -151,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(below: str, t
     """No folder can be made where, or below where, a regular file lies; the file stays as it was."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ScoutError, match=r"file.* cannot be written .*: choose another folder with hydra\.run\.dir="):
-        RunFolder(tmp_path / "file" / below, tiny_experiment())
+        RunFolder(tmp_path / "file" / below)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -167,24 +174,25 @@ def test_a_full_disk_ends_the_run_as_failed(tmp_path: Path) -> None:
     assert status_of(run_dir)["reason"] == str(caught.value)
 
 
-def test_a_run_that_cannot_begin_is_recorded_as_failed_with_the_reason(tmp_path: Path) -> None:
-    """A mistake that shows only when the network is built is raised, and stands in status.json word for word."""
+def test_a_run_that_cannot_begin_leaves_its_folder_free(tmp_path: Path) -> None:
+    """A mistake that shows only when the network is built makes no run of the folder: the next try may use it."""
     run_dir = tmp_path / "run"
-    with pytest.raises(ScoutError, match="nowhere does not exist") as caught:
+    with pytest.raises(ScoutError, match="nowhere does not exist"):
         train(tiny_experiment(initial_weights=str(tmp_path / "nowhere")), run_dir)
-    status = status_of(run_dir)
-    assert (status["state"], status["reason"], status["agent_steps"]) == ("failed", str(caught.value), 0)
-    assert metrics_of(run_dir) == []
+    assert not (run_dir / "status.json").exists()
+    train(tiny_experiment(), run_dir)
+    assert status_of(run_dir)["state"] == "finished"
 
 
 def test_a_run_that_breaks_midway_keeps_what_it_had(tmp_path: Path) -> None:
-    """A run whose second checkpoint cannot be written fails after 512 steps, with both lines and one checkpoint."""
+    """A run whose second checkpoint cannot be written fails with that as its reason; its lines and the first remain."""
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints" / "000002.pt").mkdir(parents=True)  # no file can take a folder's place
     (run_dir / "checkpoints" / "000002.pt" / "inhabited").touch()
-    with pytest.raises(ScoutError, match=r"000002\.pt: the checkpoint cannot be written"):
+    with pytest.raises(ScoutError, match=r"000002\.pt: the checkpoint cannot be written") as caught:
         train(tiny_experiment(), run_dir)
-    assert (status_of(run_dir)["state"], status_of(run_dir)["agent_steps"]) == ("failed", 512)
+    status = status_of(run_dir)
+    assert (status["state"], status["reason"], status["agent_steps"]) == ("failed", str(caught.value), 512)
     assert [line["update"] for line in metrics_of(run_dir)] == [1, 2]
     assert torch.load(run_dir / "checkpoints" / "000001.pt", weights_only=True)["agent_steps"] == 256
 

@@ -100,10 +100,14 @@ def test_a_finished_run_ends_with_exit_code_0(records: list[dict[str, Any]]) -> 
 
 
 def test_a_failed_run_ends_with_exit_code_1(tmp_path: Path) -> None:
-    """W&B shows a run that could not begin as failed, and not as finished or crashed."""
-    with pytest.raises(ScoutError, match="nowhere does not exist"):
-        train(tiny_experiment(wandb={"mode": "offline"}, initial_weights=str(tmp_path / "nowhere")), tmp_path / "run")
-    assert only(records_of(tmp_path / "run"), "exit")["exit_code"] == 1
+    """W&B shows a run whose second checkpoint cannot be written as failed, with both of its updates."""
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints" / "000002.pt" / "in the way").mkdir(parents=True)
+    with pytest.raises(ScoutError, match=r"000002\.pt: the checkpoint cannot be written"):
+        train(tiny_experiment(wandb={"mode": "offline"}), run_dir)
+    records = records_of(run_dir)
+    assert only(records, "exit")["exit_code"] == 1
+    assert history(records) == metrics_of(run_dir)
 
 
 def test_project_entity_group_tags_and_name_are_those_of_the_config(tmp_path: Path) -> None:

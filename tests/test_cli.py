@@ -1,0 +1,186 @@
+"""The command line: what a person sees who asks for something wrong, or asks what there is."""
+
+import re
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from conftest import run_script, tiny_overrides
+
+HEAVY = {"torch", "mettagrid", "cogames", "pufferlib", "wandb"}  # each takes seconds to import
+
+GROUPS = {
+    "device": "auto, cpu, cuda, mps",
+    "experiment": "notebook, smoke",
+    "model": "cnn_lstm",
+    "optimizer": "adam, adamw, muon",
+    "trainer": "ppo, pufferl",
+    "vecenv": "multiprocessing, serial",
+    "wandb": "disabled, offline, online",
+}
+
+
+def train(run_dir: Path, *overrides: str) -> CompletedProcess[str]:
+    """`python train.py overrides...` with a run folder of the test's own."""
+    return run_script("train.py", *overrides, f"hydra.run.dir={run_dir}")
+
+
+def heavy_imports(stderr: str) -> set[str]:
+    """Which heavy packages a process imported, by what `python -X importtime` wrote."""
+    modules = re.findall(r"^import time:.*\| +(\S+)$", stderr, flags=re.MULTILINE)
+    assert "hydra" in modules  # the report is there
+    return {module for module in modules if module in HEAVY}
+
+
+def files_in(folder: Path) -> list[str]:
+    """Everything below a folder; empty where there is none."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# -- before anything is imported ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "mission.max_step=50",
+            "mission.max_step is not a key in mission; did you mean max_steps? valid: difficulty, heart_limit, "
+            "max_steps, name, num_agents, rewards, site, spawn_count, target, team, variants",
+        ),
+        (
+            "+mission.max_step=50",
+            "mission.max_step=50 is not a key in mission; did you mean max_steps? valid: difficulty, heart_limit, "
+            "max_steps, name, num_agents, rewards, site, spawn_count, target, team, variants",
+        ),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate=fast is not valid: expected a valid number"),
+    ],
+    ids=["unknown key", "added key", "wrong type"],
+)
+def test_a_wrong_override_is_answered_with_one_message(override: str, message: str, tmp_path: Path) -> None:
+    """A wrong key, with + or without, and a wrong type exit with 1; the message names what is valid, and is all."""
+    result = train(tmp_path / "run", override)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{message}\n")
+
+
+def test_an_unknown_option_is_answered_with_the_right_ones(tmp_path: Path) -> None:
+    """An option that a group does not have exits with 1 and lists those it has, without a traceback or a folder."""
+    result = train(tmp_path / "run", "optimizer=sgd")
+    assert (result.returncode, result.stdout) == (1, "")
+    first, *others = result.stderr.splitlines()
+    assert first == "In 'train': Could not find 'optimizer/sgd'"
+    assert [line.strip() for line in others][:5] == ["", "Available options in 'optimizer':", "adam", "adamw", "muon"]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompletedProcess[str], Path]:
+    """A run whose sizes do not fit together, and the folder where it would have been."""
+    run_dir = tmp_path_factory.mktemp("refused") / "run"
+    command = ("-X", "importtime", "train.py", f"hydra.run.dir={run_dir}", "trainer.batch_size=20480")
+    return run_script(*command), run_dir
+
+
+def test_sizes_that_do_not_fit_are_answered_with_one_message(refused: tuple[CompletedProcess[str], Path]) -> None:
+    """A failed check across groups exits with 1 and names the key, its value and the nearest values that fit."""
+    result, _ = refused
+    messages = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    assert messages == [
+        "trainer.batch_size=20480 must be a multiple of 16384, which is 64 environments x 4 agents x "
+        "trainer.bptt_horizon=64 steps; nearest: 16384 or 32768"
+    ]
+    assert (result.returncode, result.stdout) == (1, "")
+
+
+def test_a_refused_run_leaves_no_run_behind(refused: tuple[CompletedProcess[str], Path]) -> None:
+    """Only Hydra's log of the message lies in the folder, so that the folder can be used again."""
+    result, run_dir = refused
+    assert result.returncode == 1
+    assert files_in(run_dir) == ["train.log"]
+
+
+def test_a_wrong_config_imports_nothing_heavy(refused: tuple[CompletedProcess[str], Path]) -> None:
+    """Neither torch, mettagrid nor wandb is imported before the config is checked, so a mistake is answered at once."""
+    assert heavy_imports(refused[0].stderr) == set()
+
+
+# -- what there is -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def help_page() -> CompletedProcess[str]:
+    """What `python train.py --help` does."""
+    return run_script("-X", "importtime", "train.py", "--help")
+
+
+def test_help_shows_how_to_begin(help_page: CompletedProcess[str]) -> None:
+    """The help page has a command that runs in seconds."""
+    assert help_page.returncode == 0
+    assert "python train.py experiment=smoke" in help_page.stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_shows_the_options_of_a_group(help_page: CompletedProcess[str], group: str) -> None:
+    """The help page lists each group with its options."""
+    assert f"\n{group}: {GROUPS[group]}\n" in help_page.stdout
+
+
+def test_help_imports_nothing_heavy(help_page: CompletedProcess[str]) -> None:
+    """The help page is there at once."""
+    assert heavy_imports(help_page.stderr) == set()
+
+
+def test_the_composed_config_can_be_printed(tmp_path: Path) -> None:
+    """`--cfg job` prints what would be trained, overrides included, and trains nothing."""
+    result = train(tmp_path / "run", "--cfg", "job", "experiment=smoke", "optimizer.learning_rate=3e-4")
+    assert result.returncode == 0
+    assert "\ntotal_timesteps: 20480\n" in f"\n{result.stdout}"
+    assert "\n  learning_rate: 0.0003\n" in result.stdout
+    assert files_in(tmp_path / "run") == []
+
+
+# -- mistakes that only cogames can tell -------------------------------------------------------------------------------
+
+
+def test_an_unknown_variant_is_answered_with_the_list_of_right_ones(tmp_path: Path) -> None:
+    """A variant that cogames does not know exits with 1 and one message, and no run has begun."""
+    result = train(tmp_path / "run", "mission.variants=[scout_reward]", "device=cpu")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    *before, message = result.stderr.splitlines()
+    assert all(line.startswith("Device: cpu") for line in before)
+    assert message.startswith(
+        "mission.variants=scout_reward is unknown; did you mean scout_rewards? valid: aligner, aligner_rewards, "
+    )
+    assert not (tmp_path / "run" / "status.json").exists()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompletedProcess[str], Path]:
+    """A sweep whose first job has a mistake and whose second one has none, and its folder."""
+    folder = tmp_path_factory.mktemp("sweep")
+    overrides = [*tiny_overrides(), "mission.difficulty=brutal,easy"]
+    return run_script("train.py", "-m", f"hydra.sweep.dir={folder}", *overrides), folder
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(sweep: tuple[CompletedProcess[str], Path]) -> None:
+    """The job after the failed one trains to its end, in a folder of its own."""
+    _, folder = sweep
+    assert '"state": "finished"' in (folder / "1" / "status.json").read_text()
+    assert [path.name for path in (folder / "1" / "checkpoints").iterdir()]
+
+
+def test_a_failed_job_of_a_sweep_says_why_in_its_own_log(sweep: tuple[CompletedProcess[str], Path]) -> None:
+    """The failed job's folder has the message in its log, with the difficulties there are, and no run."""
+    _, folder = sweep
+    expected = "mission.difficulty=brutal is unknown; valid: easy, hard, medium"
+    assert expected in (folder / "0" / "train.log").read_text()
+    assert not (folder / "0" / "status.json").exists()
+
+
+def test_a_sweep_with_a_failed_job_does_not_succeed(sweep: tuple[CompletedProcess[str], Path]) -> None:
+    """The exit code of the whole is 1, and no traceback is shown."""
+    result, _ = sweep
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr + result.stdout
