@@ -34,9 +34,9 @@ def batch_problems(experiment: "Experiment") -> list[str]:
     ]
     if minibatch not in fitting:
         problems.append(
-            f"trainer.minibatch_size={minibatch} must be a multiple of trainer.bptt_horizon={horizon}, divide the batch "
-            f"of {batch} agent steps, and be a multiple of trainer.max_minibatch_size={largest} (itself one of the "
-            f"horizon) where it is above that; nearest: {_nearest(minibatch, fitting) or 'none'}"
+            f"trainer.minibatch_size={minibatch} must be a multiple of trainer.bptt_horizon={horizon} and divide the "
+            f"batch of {batch} agent steps; above trainer.max_minibatch_size={largest} it must be a multiple of that, "
+            f"and that of the horizon; nearest: {_nearest(minibatch, fitting) or 'none'}"
         )
     if experiment.total_timesteps < batch:
         problems.append(
