@@ -30,13 +30,18 @@ def batch_problems(experiment: "Experiment") -> list[str]:
     fitting = [
         size
         for size in range(horizon, batch + 1, horizon)
-        if batch % size == 0 and (size <= largest or size % largest == largest % horizon == 0)
+        if batch % size == 0 and (size <= largest or size % largest == 0)
     ]
-    if minibatch not in fitting:
+    if minibatch > largest and largest % horizon:
+        problems.append(
+            f"trainer.max_minibatch_size={largest} must be a multiple of trainer.bptt_horizon={horizon}; "
+            f"nearest: {_nearest(largest, range(horizon, largest + horizon, horizon))}"
+        )
+    elif minibatch not in fitting:
         problems.append(
             f"trainer.minibatch_size={minibatch} must be a multiple of trainer.bptt_horizon={horizon} and divide the "
-            f"batch of {batch} agent steps; above trainer.max_minibatch_size={largest} it must be a multiple of that, "
-            f"and that of the horizon; nearest: {_nearest(minibatch, fitting) or 'none'}"
+            f"batch of {batch} agent steps; above trainer.max_minibatch_size={largest} it must be a multiple of that; "
+            f"nearest: {_nearest(minibatch, fitting)}"
         )
     if experiment.total_timesteps < batch:
         problems.append(

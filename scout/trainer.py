@@ -23,6 +23,11 @@ class StockTrainer(pufferl.PuffeRL):
     losses: dict[str, float]
 
     def __init__(self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> None:
+        if experiment.trainer.name == "pufferl" and not pufferl._C_AVAILABLE:
+            raise ScoutError(
+                "trainer=pufferl needs PufferLib's compiled extension, which this build of torch cannot load: "
+                "install torch with its CUDA libraries, or take trainer=ppo"
+            )
         self.experiment = experiment
         self.episodes: dict[str, list[Any]] = {}  # each statistic's value in each episode that ended in this update
         with warnings.catch_warnings():  # it opens a float32 autocast, which the CPU does not have and does not need
@@ -116,15 +121,3 @@ def pufferl_config(experiment: Experiment, device: str) -> dict[str, Any]:
         **experiment.trainer.model_dump(exclude={"name"}),
         "batch_size": experiment.batch_size,
     }
-
-
-def make_trainer(experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> StockTrainer:
-    """The trainer that the config names."""
-    from scout.ppo import PPO  # a subclass of this module's
-
-    if experiment.trainer.name == "pufferl" and not pufferl._C_AVAILABLE:
-        raise ScoutError(
-            "trainer=pufferl needs PufferLib's compiled extension, which this build of torch cannot load: "
-            "install torch with its CUDA libraries, or take trainer=ppo"
-        )
-    return {"pufferl": StockTrainer, "ppo": PPO}[experiment.trainer.name](experiment, device, vecenv, network)

@@ -17,12 +17,15 @@ from scout.device import make_device, seed_everything
 from scout.environment import make_vecenv
 from scout.mission import make_game
 from scout.models import make_model
+from scout.ppo import PPO
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
 from scout.tracking import Tracker
-from scout.trainer import StockTrainer, make_trainer
+from scout.trainer import StockTrainer
 
 log = logging.getLogger(__name__)
+
+TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
         log.info(
             "Network: %s, %s parameters", type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}"
         )
-        return make_trainer(experiment, device, vecenv, network)
+        return TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
     except BaseException:
         vecenv.close()
         raise

@@ -84,7 +84,6 @@ def test_the_best_checkpoint_is_never_removed(run_dir: Path) -> None:
     assert names_in(run_dir) == ["000003.pt", "best.pt"]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: checkpoints are ordered by spelling, so the newest is removed")
 def test_the_newest_are_kept_beyond_a_million_updates(run_dir: Path) -> None:
     """Checkpoint 1,000,000 is newer than 999,999, though its name is longer."""
     for update in (999_999, 1_000_000):
@@ -144,7 +143,6 @@ def test_a_bare_state_dict_is_accepted(tmp_path: Path) -> None:
     assert (weights.experiment, weights.agent_steps) == (None, None)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the run folder of a relative path is not found")
 def test_a_checkpoint_can_be_named_from_within_its_folder(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`checkpoint=000001.pt`, typed in the folder checkpoints, finds the run above it."""
     save(run_dir, network_of(1), 1)
@@ -152,7 +150,6 @@ def test_a_checkpoint_can_be_named_from_within_its_folder(run_dir: Path, monkeyp
     assert load_weights("000001.pt").experiment == EXPERIMENT
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the config of a run is checked against the cores of this machine")
 def test_a_run_of_a_larger_machine_can_be_loaded(run_dir: Path) -> None:
     """Weights that were trained with more worker processes than there are cores here can still be read and judged."""
     values = EXPERIMENT.model_dump()
@@ -214,10 +211,7 @@ def test_a_run_without_a_checkpoint_is_an_error_that_names_it(made: bool, run_di
         "[1, 2]",
         "seed: [",
         "sede: 1",
-        pytest.param(
-            b"\xff\xfe\x00",
-            marks=pytest.mark.xfail(strict=True, reason="defect: UnicodeDecodeError where a config is no text"),
-        ),
+        b"\xff\xfe\x00",
     ],
     ids=["empty", "list", "no yaml", "unknown key", "no text"],
 )
@@ -236,7 +230,6 @@ def test_a_file_that_holds_no_weights_is_an_error_that_names_it(contents: Any, t
         load_weights(str(tmp_path / "other.pt"))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: KeyError where a checkpoint lacks agent_steps")
 def test_a_checkpoint_without_a_count_of_steps_is_loaded(run_dir: Path) -> None:
     """{"model": weights}, as other programs save them, is read like a state_dict: the steps are unknown."""
     save(run_dir, network_of(1), 1)
@@ -321,7 +314,6 @@ def test_a_write_that_fails_leaves_the_earlier_checkpoints(run_dir: Path) -> Non
     assert (run_dir / "checkpoints" / "000001.pt").read_bytes() == before
 
 
-@pytest.mark.xfail(strict=True, reason="defect: NotADirectoryError when the half-made file is removed")
 def test_a_file_in_place_of_the_folder_is_an_error_that_names_it(run_dir: Path) -> None:
     """Where `checkpoints` is a regular file, no checkpoint can be written, which is told as such."""
     (run_dir / "checkpoints").write_text("mine")

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,10 @@ from pydantic import BaseModel
 
 from scout import cli
 from scout.config import EvaluationConfig, Experiment, Group
-from scout.validation import all_keys
+from scout.validation import all_keys, group_of
 
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
-
-TOO_MANY_AGENTS = pytest.mark.xfail(
-    strict=True, reason="8 agents x the default 64 environments x 64 steps do not fit the default batch"
-)
 
 # The seed notebook's values, written out from it.
 NOTEBOOK: dict[str, Any] = {
@@ -102,19 +97,10 @@ def test_the_folders_of_conf_are_the_groups_of_the_schema() -> None:
     assert {group for group, _ in OPTIONS} == groups
 
 
-@pytest.mark.parametrize(
-    ("group", "option"),
-    [
-        pytest.param(group, option, marks=TOO_MANY_AGENTS if option in ("arena", "machina_1") else ())
-        for group, option in OPTIONS
-        if group != "experiment"
-    ],
-)
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group != "experiment"])
 def test_an_option_alone_is_a_valid_experiment(group: str, option: str) -> None:
     """`python train.py group=option` passes every check, and the option is the one that its file is named after."""
-    single_core = (group, option) == ("vecenv", "multiprocessing") and (os.cpu_count() or 1) < 2
-    experiment = compose_experiment(f"{group}={option}", *(["vecenv.num_workers=1"] if single_core else []))
-    chosen = getattr(experiment, group)
+    chosen = getattr(compose_experiment(f"{group}={option}"), group)
     assert (chosen.mode if group == "wandb" else chosen.name) == option
 
 
@@ -224,8 +210,9 @@ def groups_of(schema: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """The name of each group's class and the prefix of its keys."""
     found = {schema.__name__: prefix}
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
-            found |= groups_of(field.annotation, f"{prefix}{name}.")
+        group = group_of(field.annotation)
+        if group is not None:
+            found |= groups_of(group, f"{prefix}{name}.")
     return found
 
 
@@ -286,10 +273,11 @@ def leaves(schema: type[Group]) -> set[str]:
 def test_every_key_of_an_evaluation_is_read() -> None:
     """No key of conf/evaluate.yaml is without effect: each is read where an evaluation is built or run.
 
-    Two exceptions, of the group that training shares: nothing is compiled or offloaded in an evaluation.
+    Three exceptions: model.options are read by a network of one's own alone, and of the group device, which training
+    shares, nothing is compiled or offloaded in an evaluation.
     """
-    for_training = {"device.compile", "device.cpu_offload"}
-    assert leaves(EvaluationConfig) - read_as_attributes(EvaluationConfig) - for_training == set()
+    elsewhere = {"model.options", "device.compile", "device.cpu_offload"}
+    assert leaves(EvaluationConfig) - read_as_attributes(EvaluationConfig) - elsewhere == set()
 
 
 def test_every_key_of_a_training_run_is_read() -> None:
@@ -309,6 +297,7 @@ def test_every_hyperparameter_is_handed_to_pufferl() -> None:
     experiment = Experiment()
     expected = experiment.trainer.model_dump(exclude={"name"})
     expected |= experiment.optimizer.model_dump(exclude={"name", "weight_decay"})
+    expected["batch_size"] = 16384  # null: 64 environments x 4 agents x 64 steps
     handed = pufferl_config(experiment, "cpu")
     assert {key: handed.get(key) for key in expected} == expected
 

@@ -25,6 +25,7 @@ from scout.environment import (
 from scout.mission import make_game
 
 LAST_SEED, LAST_ENV, LAST_MAP = 2**32 - 1, 8191, 2**16 - 1  # the largest run seed, environment, and map of one
+TWO_TEAMS: dict[str, Any] = {"variants": ["multi_team"], "spawn_count": 4, "rewards": {}}
 LAST_EVALUATION, LAST_EPISODE = 2**30 - 1, 2**32 - 1
 
 
@@ -34,10 +35,10 @@ def map_of(simulation: Simulation) -> Hashable:
     return frozenset((thing["r"], thing["c"], thing["type_name"]) for thing in things if "agent_id" not in thing)
 
 
-def vectorised(run_seed: int = 7, max_steps: int = 3, **options: Any) -> Any:
+def vectorised(run_seed: int = 7, max_steps: int = 3, mission: dict[str, Any] | None = None, **options: Any) -> Any:
     """Two environments, or as the options say, that have been reset."""
     config = VecenvConfig(**{"num_envs": 2, "early_reset": False} | options)
-    vecenv = make_vecenv(config, make_game(MissionConfig(max_steps=max_steps)), run_seed)
+    vecenv = make_vecenv(config, make_game(MissionConfig(max_steps=max_steps, **mission or {})), run_seed)
     vecenv.async_reset(42)
     vecenv.recv()
     return vecenv
@@ -183,13 +184,18 @@ def test_another_seed_gives_other_maps() -> None:
     assert set(one[0] + one[1]).isdisjoint(other[0] + other[1])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the two teams' maps are built inside of another one, whose seed they do not get"
-)
-def test_the_same_seed_gives_two_teams_the_same_map() -> None:
-    """The variant multi_team, too, has the same map for the same map seed."""
-    game = with_map_seed(make_game(MissionConfig(variants=["multi_team"], spawn_count=4)), 5)
-    assert map_of(Simulation(game)) == map_of(Simulation(game))
+def test_the_same_seed_gives_two_teams_the_same_maps() -> None:
+    """The variant multi_team, whose map is built within another one, plays six maps, and the same ones again."""
+    played = maps_played(3, mission=TWO_TEAMS)
+    assert len(set(played[0] + played[1])) == 6
+    assert maps_played(3, mission=TWO_TEAMS) == played
+
+
+def test_an_evaluations_seed_gives_two_teams_the_same_map() -> None:
+    """For the variant multi_team, too, a map seed stands for one map."""
+    game = make_game(MissionConfig(**TWO_TEAMS))
+    one, same, other = (map_of(Simulation(with_map_seed(game, seed))) for seed in (5, 5, 6))
+    assert one == same != other
 
 
 def test_a_vectorised_reset_keeps_the_seeds() -> None:

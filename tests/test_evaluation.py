@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 import torch
 import yaml
-from conftest import merge, tiny_experiment
+from conftest import tiny_experiment
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
 from mettagrid.policy.loader import discover_and_register_policies, initialize_or_load_policy
@@ -57,10 +57,16 @@ def policy_of(kind: str) -> Policy:
 
 def config_of(**changes: Any) -> EvaluationConfig:
     """A short evaluation of random play with some keys changed."""
-    base = {"policy": "random", "episodes": 3, "parallel": 2, "mission": {"max_steps": 20}, "device": {"name": "cpu"}}
+    base: dict[str, Any] = {
+        "policy": "random",
+        "episodes": 3,
+        "parallel": 2,
+        "mission": {"max_steps": 20},
+        "device": {"name": "cpu"},
+    }
     if "checkpoint" in changes:
         base["policy"] = None
-    return EvaluationConfig.model_validate(merge(base, changes))
+    return EvaluationConfig.model_validate(base | changes)
 
 
 def run_folder(run_dir: Path, experiment: Experiment, network: nn.Module) -> Path:
@@ -107,7 +113,6 @@ def test_the_config_loads_back_to_the_same_evaluation(tmp_path: Path) -> None:
     assert EvaluationConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the evaluation's config.yaml replaces the run's")
 def test_an_evaluation_in_the_folder_of_a_run_does_not_spoil_the_run(small_run: Path) -> None:
     """Where the output folder is the judged run's own, the run can be loaded as before, refused or not."""
     before = load_experiment(small_run)
@@ -135,7 +140,6 @@ def test_an_earlier_evaluation_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "episodes.json").read_text() == "mine"
 
 
-@pytest.mark.xfail(strict=True, reason="defect: a folder that is not there is noticed after all episodes were played")
 def test_the_folder_is_made_where_it_is_missing(tmp_path: Path) -> None:
     """The library writes into a new folder, as training does."""
     evaluate(config_of(), tmp_path / "new")
@@ -161,6 +165,15 @@ def test_the_table_shows_the_means(judge: Callable[..., EvaluationResult], capsy
         *(f"{mean('gear'):.2f}", f"{mean('deaths'):.2f}"),
         f"{mean('cells_seen'):,.0f}",
     ]
+
+
+@pytest.mark.xfail(strict=True, reason="defect: rich reads brackets in the policy's name as markup")
+def test_the_table_names_the_policy_as_it_is(
+    judge: Callable[..., EvaluationResult], small_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder whose name has brackets stands above the table letter for letter."""
+    judge(checkpoint=str(small_run.rename(small_run.with_name("[old]"))), mission=None)
+    assert "[old]" in capsys.readouterr().out
 
 
 # -- the same again ----------------------------------------------------------------------------------------------------
@@ -313,17 +326,36 @@ class Watched:
             self.places.append([(thing["r"], thing["c"]) for thing in things if "agent_id" in thing])
 
     def cells_seen(self) -> int:
-        """The union of the windows of 11 x 11 cells around every agent at every step, cut off at the map's edge."""
+        """Cells seen over the whole episode."""
+        return self.cells_seen_at(range(len(self.places)))
+
+    def cells_seen_at(self, steps: Iterable[int]) -> int:
+        """The union of the windows of 11 x 11 cells around every agent at these steps, cut off at the map's edge."""
         height, width = self.size
         return len(
             {
                 (row, column)
-                for agents in self.places
-                for agent_row, agent_column in agents
+                for step in steps
+                for agent_row, agent_column in self.places[step]
                 for row in range(max(agent_row - 5, 0), min(agent_row + 6, height))
                 for column in range(max(agent_column - 5, 0), min(agent_column + 6, width))
             }
         )
+
+
+class Scripted:
+    """Takes the given actions, int [steps, agents]."""
+
+    name = "scripted"
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self._actions = iter(actions)
+
+    def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:
+        (self._simulation,) = simulations
+
+    def act(self) -> None:
+        self._simulation._c_sim.actions()[:] = next(self._actions)
 
 
 def test_cells_seen_without_moving_are_the_windows_around_the_starts() -> None:
@@ -345,6 +377,38 @@ def test_cells_seen_are_those_in_the_agents_windows_at_every_step(site: str) -> 
         assert 400 < watched.cells_seen() < watched.size[0] * watched.size[1]
         records.append(watched.record)
     assert sum(record["deaths"] for record in records) > 0
+
+
+def room(local_position: bool) -> MettaGridConfig:
+    """An empty room of 14 x 12 cells, smaller than two windows, with two agents."""
+    game = MettaGridConfig.EmptyRoom(num_agents=2, width=14, height=12)
+    game.game.max_steps = 30
+    game.game.obs.global_obs.local_position = local_position
+    return game
+
+
+def test_cells_seen_end_at_the_edge_of_the_map() -> None:
+    """Windows that reach beyond the map's edges count only what lies on the map."""
+    for episode in range(4):
+        watched = Watched(RandomPolicy(), room(local_position=True), episode, places=True)
+        assert watched.size == (12, 14)
+        assert watched.record["cells_seen"] == watched.cells_seen() <= 12 * 14
+
+
+@pytest.mark.xfail(strict=True, reason="defect: the features lp:* have ids even where agents do not observe them")
+def test_cells_seen_are_unknown_where_agents_do_not_observe_their_place() -> None:
+    """Where the count cannot be made it is None, and not a wrong number."""
+    watched = Watched(RandomPolicy(), room(local_position=False), 0, places=True)
+    assert watched.places[0] != watched.places[-1]
+    assert watched.record["cells_seen"] is None
+
+
+def test_cells_seen_include_those_after_the_last_step() -> None:
+    """In an episode of one step, in which agents walk east, the count is of the windows before and after it."""
+    watched = Watched(Scripted(np.full((1, 4), 4)), make_game(MissionConfig(max_steps=1)), 0, places=True)
+    at_start = watched.cells_seen_at([0])
+    assert watched.cells_seen() > at_start, "this episode does not show what this test is about"
+    assert watched.record["cells_seen"] == watched.cells_seen()
 
 
 def test_returns_are_what_the_mission_rewards() -> None:
@@ -375,21 +439,6 @@ def test_gear_deaths_and_visits_are_means_over_the_agents() -> None:
     assert (watched.record["gear"], watched.record["deaths"]) == (gear, deaths)
     assert watched.record["cell_visited"] == visits
     assert min(gear, deaths, visits) > 0, "this episode does not show what this test is about"
-
-
-class Scripted:
-    """Takes the given actions, int [steps, agents]."""
-
-    name = "scripted"
-
-    def __init__(self, actions: np.ndarray) -> None:
-        self._actions = iter(actions)
-
-    def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:
-        (self._simulation,) = simulations
-
-    def act(self) -> None:
-        self._simulation._c_sim.actions()[:] = next(self._actions)
 
 
 @pytest.mark.parametrize("still", [True, False], ids=["noop", "fixed walk"])
@@ -424,10 +473,7 @@ def test_rewards_are_those_of_mettagrids_own_environment(still: bool) -> None:
         "noop",
         "cogames/starter",
         "cogames/scout",
-        pytest.param(
-            "cogames/random",
-            marks=pytest.mark.xfail(strict=True, reason="defect: TypeError, its reset takes no simulation"),
-        ),
+        "cogames/random",
     ],
 )
 def test_a_baseline_plays_whole_episodes(policy: str, judge: Callable[..., EvaluationResult]) -> None:
@@ -500,17 +546,25 @@ def test_the_mission_is_the_runs_with_single_keys_or_another_one(
     assert (len(episode["agent_returns"]), episode["steps"]) == (agents, steps)
 
 
+def test_single_keys_of_a_group_leave_its_other_keys_as_they_were(
+    judge: Callable[..., EvaluationResult], tmp_path: Path
+) -> None:
+    """With the rewards for gear set to 0, only the run's own weight of visits is left: 0.01 for each."""
+    weights = {"scout_gained": 2.0, "scout_lost": -2.0, "cell_visited": 0.01}
+    run_dir = run_folder(tmp_path / "run", tiny_experiment(mission={"rewards": weights}), network_of(1))
+    changes = {"max_steps": 200, "rewards": {"scout_gained": 0.0, "scout_lost": 0.0}}
+    result = judge(checkpoint=str(run_dir), mission=changes)
+    for episode in result.episodes:
+        assert episode["return"] == pytest.approx(0.01 * episode["cell_visited"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("mission", "message"),
     [
         ({"max_stepz": 7}, r"mission\.max_stepz=7 is not a key in mission; did you mean max_steps\?"),
         ({"max_steps": "seven"}, r"mission\.max_steps=seven is not valid"),
         ({"team": {"welth": 1}}, r"mission\.team\.welth=1 is not a key"),
-        pytest.param(
-            {"max_steps": {"first": 1}},
-            r"mission\.max_steps=",
-            marks=pytest.mark.xfail(strict=True, reason="defect: TypeError for keys below a key that has none"),
-        ),
+        ({"max_steps": {"first": 1}}, r"mission\.max_steps="),
     ],
 )
 def test_a_wrong_key_of_the_mission_is_an_error_that_names_it(

@@ -12,6 +12,7 @@ from mettagrid.mapgen.mapgen import MapGen
 from mettagrid.simulator import Simulation
 
 from scout.config import MissionConfig
+from scout.environment import with_map_seed
 from scout.errors import ScoutError
 from scout.mission import DIFFICULTIES, MISSION_VARIANTS, REWARD_VARIANTS, make_game
 
@@ -79,8 +80,7 @@ def test_every_core_mission_of_cogames_has_an_option() -> None:
 @pytest.mark.parametrize("option", COGAMES)
 def test_a_mission_of_conf_is_cogames_own(option: str) -> None:
     """The option builds the very config that cogames builds, but for its label: same map, rules, events and rewards."""
-    changes = ["trainer.batch_size=32768"] if option in ("arena", "machina_1") else []  # room for 8 agents
-    config = compose_experiment(f"mission={option}", *changes).mission
+    config = compose_experiment(f"mission={option}").mission
     ours, theirs = make_game(config), cogames_mission(option).make_env()
     assert ours.model_dump(exclude={"label"}) == theirs.model_dump(exclude={"label"})
     assert unlabelled(ours) == unlabelled(theirs)  # classes too, which a dump does not show
@@ -116,9 +116,10 @@ def test_difficulties_set_the_clips_events() -> None:
 @pytest.mark.parametrize("variant", [*sorted(MISSION_VARIANTS), *sorted(REWARD_VARIANTS)])
 def test_every_variant_builds_a_game_that_starts(variant: str) -> None:
     """Each variant of cogames' gives a game of the config's number of agents, whose map holds them all."""
-    config = MissionConfig(variants=[variant], spawn_count=4, rewards={})
+    places = 4 if variant == "multi_team" else 20  # two teams must fill their places
+    config = MissionConfig(variants=[variant], spawn_count=places, rewards={})
     game = make_game(config)
-    simulation = Simulation(game)
+    simulation = Simulation(with_map_seed(game, 5))
     assert game.game.num_agents == simulation.num_agents == config.agents_per_env
     assert sum("agent_id" in thing for thing in simulation.grid_objects().values()) == config.agents_per_env
     simulation.close()
