@@ -91,6 +91,11 @@ def load_weights(location: str) -> Weights:
     contents = _read(path)
     if "model" not in contents:
         return Weights(path, contents, experiment, None)
+    if experiment is None and not (run_dir / CONFIG).is_file():
+        raise ScoutError(
+            f"{path} is a checkpoint without its run folder: expected {CONFIG} in the folder above its own. "
+            "Put it back, or save its entry `model` alone as a state_dict"
+        )
     return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents.get("agent_steps"))
 
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,9 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
 
 def _message(error: Exception, schema: type[Group]) -> str:
     cause = error.__cause__
-    if "Could not override" in str(error) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return unknown_key(schema, cause.full_key)
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if found:
+        key = found.group(1)
+        values = [argument.partition("=")[2] for argument in sys.argv[1:] if argument.partition("=")[0] == key]
+        return unknown_key(schema, key, *values[:1])
     return str(error) if cause is None else f"{error}\n{cause}"

@@ -77,6 +77,16 @@ class MissionConfig(Group):
                 f"mission.num_agents={self.num_agents} does not fit mission.spawn_count={self.spawn_count}: "
                 f"the map needs a place for each agent; set mission.spawn_count={self.num_agents} or more"
             )
+        repeated = sorted({name for name in self.variants if self.variants.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"mission.variants={self.variants} has {', '.join(repeated)} more than once: once is enough"
+            )
+        if "multi_team" in self.variants and self.spawn_count != self.num_agents:
+            raise ValueError(
+                f"mission.spawn_count={self.spawn_count} does not fit the variant multi_team, which fills places at "
+                f"random with either team: set mission.spawn_count={self.num_agents}, the agents of a team"
+            )
         return self
 
 
@@ -297,6 +307,9 @@ class EvaluationConfig(Group):
                 f"checkpoint={self.checkpoint} policy={self.policy}: exactly one of them says what to judge, "
                 "for instance checkpoint=RUN_DIR or policy=random"
             )
+        for key in ("compile", "cpu_offload"):
+            if getattr(self.device, key):
+                raise ValueError(f"device.{key}=true has no effect in an evaluation: leave it out")
         return self
 
 

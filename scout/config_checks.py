@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 def problems(experiment: "Experiment") -> list[str]:
     """Everything that does not fit together, one message each; empty when all is well."""
-    return [*batch_problems(experiment), *vecenv_problems(experiment.vecenv), *pufferl_problems(experiment)]
+    found = [*batch_problems(experiment), *vecenv_problems(experiment.vecenv), *pufferl_problems(experiment)]
+    if experiment.vecenv.map_seeds == "consecutive" and "multi_team" in experiment.mission.variants:
+        found.append(
+            "vecenv.map_seeds=consecutive would play one map for ever with the variant multi_team: "
+            "take vecenv.map_seeds=spread"
+        )
+    return found
 
 
 def batch_problems(experiment: "Experiment") -> list[str]:

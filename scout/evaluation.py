@@ -15,6 +15,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -48,7 +49,7 @@ class EvaluationResult:
 def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
     """Plays, prints a table, and writes episodes.json and config.yaml into `output_dir`.
 
-    Raises ScoutError for what the user can mend, before anything is played.
+    Raises ScoutError for what the user can mend: before anything is played, but for a disk that is full at the end.
     """
     path = output_dir / EPISODES
     for taken in (path, output_dir / CONFIG):
@@ -61,14 +62,17 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
     policy, game = _make_policy(config)
     log.info("Judging %s on %d maps of %s", policy.name, config.episodes, game.label)
     episodes = play_all(policy, game, config)
-    path.write_text(json.dumps(episodes, indent=1) + "\n", encoding="utf-8")
-    (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
     result = EvaluationResult(
         mean_return=float(np.mean([episode["return"] for episode in episodes])),
         interval=bootstrap_interval([episode["return"] for episode in episodes]),
         episodes=episodes,
     )
     Console().print(_table(policy.name, result))
+    try:
+        path.write_text(json.dumps(episodes, indent=1) + "\n", encoding="utf-8")
+        (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ScoutError(f"{path} cannot be written ({error.strerror}): the table above is all that is left") from error
     log.info("Episodes: %s", path)
     return result
 
@@ -123,13 +127,14 @@ def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:
     network = make_model(run.model if run else config.model or ModelConfig(), PolicyEnvInterface.from_mg_cfg(game))
     load_into(network, weights)
     log.info("Checkpoint: %s%s", weights.path, f" ({weights.agent_steps:,} agent steps)" if weights.agent_steps else "")
-    return NetworkPolicy(config.checkpoint, network.to(device), device, config.greedy), game
+    network = network.to(device)
+    return NetworkPolicy(config.checkpoint, network, device, config.greedy, config.device.precision), game
 
 
 def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:
     """The mission that is named whole, or the default with the single keys that are given."""
     given = config.mission or {}
-    if "name" in given:
+    if given.keys() >= MissionConfig.model_fields.keys():
         return validate(EvaluationMission, {"mission": given}).mission
     base = default.model_dump()
     for key, value in given.items():
@@ -139,7 +144,7 @@ def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:
 
 
 def _table(name: str, result: EvaluationResult) -> Table:
-    table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = Table(title=escape(name), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
     table.caption = "Means over episodes; all but cells seen (the team's) are per agent."
     for column in ("episodes", "return", "95% interval", "cell.visited", "gear", "deaths", "cells seen"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -87,7 +87,13 @@ def make_game(config: MissionConfig) -> "MettaGridConfig":
     if config.target is not None:
         game = load_target("mission.target", config.target)(config)
     else:
-        game = make_mission(config).make_env()
+        mission = make_mission(config)
+        try:
+            game = mission.make_env()
+        except Exception as error:  # whatever cogames makes of variants that contradict each other
+            raise ScoutError(
+                f"mission.variants={config.variants}: cogames cannot build them together ({error!r}); leave some out"
+            ) from error
         apply_reward_variants(game, variants=[name for name in config.variants if name in REWARD_VARIANTS])
         _set_reward_weights(game, config.rewards)
     if game.game.num_agents != config.agents_per_env:

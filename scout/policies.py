@@ -32,8 +32,9 @@ class Policy(Protocol):
 class NetworkPolicy:
     """A trained network: all agents in one forward pass, their recurrent states zero at each episode's start."""
 
-    def __init__(self, name: str, network: nn.Module, device: str, greedy: bool) -> None:
+    def __init__(self, name: str, network: nn.Module, device: str, greedy: bool, precision: str = "float32") -> None:
         self.name, self._network, self._device, self._greedy = name, network.eval(), device, greedy
+        self._autocast = precision == "bfloat16"
 
     def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:
         self._simulations, self._generators = simulations, generators
@@ -44,7 +45,9 @@ class NetworkPolicy:
     @torch.no_grad()
     def act(self) -> None:
         observations = np.concatenate([simulation._c_sim.observations() for simulation in self._simulations])
-        logits, _ = self._network.forward_eval(torch.from_numpy(observations).to(self._device), self._state)  # pyright: ignore[reportCallIssue]
+        tokens = torch.from_numpy(observations).to(self._device)
+        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._autocast, cache_enabled=False):
+            logits, _ = self._network.forward_eval(tokens, self._state)  # pyright: ignore[reportCallIssue]
         logits = logits.float().cpu().numpy()
         start = 0
         for simulation, generator in zip(self._simulations, self._generators, strict=True):

@@ -26,7 +26,8 @@ class SeenCells:
         self._seen = np.zeros((simulation.map_height, simulation.map_width), dtype=bool)
         self._reach = simulation.config.game.obs.height // 2, simulation.config.game.obs.width // 2
         ids = {feature.name: feature.id for feature in simulation.features}
-        self._offsets = [ids.get(f"lp:{side}") for side in ("north", "south", "west", "east")]
+        self._offsets = [ids[f"lp:{side}"] for side in ("north", "south", "west", "east")]
+        self._know_their_place = simulation.config.game.obs.global_obs.local_position
         agents = [thing for thing in simulation.grid_objects(ignore_types=["wall"]).values() if "agent_id" in thing]
         agents.sort(key=lambda thing: thing["agent_id"])
         self._starts = np.array([(thing["r"], thing["c"]) for thing in agents])
@@ -34,11 +35,11 @@ class SeenCells:
     @property
     def count(self) -> int | None:
         """Distinct cells seen; None where agents do not observe their own place."""
-        return int(self._seen.sum()) if None not in self._offsets else None
+        return int(self._seen.sum()) if self._know_their_place else None
 
     def look(self) -> None:
         """Adds what the agents see now."""
-        if None in self._offsets:
+        if not self._know_their_place:
             return
         place, feature, value = np.moveaxis(self._observations, -1, 0)
         of_no_cell = place == 0xFE

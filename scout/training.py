@@ -47,21 +47,22 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     """
     folder = RunFolder(run_dir)
     device = make_device(experiment.device)
-    trainer = build(experiment, make_game(experiment.mission), device)
+    game = make_game(experiment.mission)
+    trainer = build(experiment, game, device)
     try:
-        return _run(experiment, trainer, folder)
+        return _run(experiment, trainer, folder, game.game.max_steps)
     finally:
         trainer.close()
 
 
-def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder) -> TrainingResult:
+def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_steps: int) -> TrainingResult:
     """The run proper: whatever ends it, status.json and W&B say how."""
     tracker = Tracker(experiment, folder.path)
     state, reason = "failed", None
     try:
         folder.start(experiment)
         log.info("Run folder: %s", _relative(folder.path))
-        result = _loop(experiment, trainer, folder, tracker)
+        result = _loop(experiment, trainer, folder, tracker, max_steps)
         state = "finished"
     except KeyboardInterrupt:
         state, reason = "interrupted", "SIGINT"
@@ -96,11 +97,13 @@ def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
         raise
 
 
-def _loop(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker) -> TrainingResult:
+def _loop(
+    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, max_steps: int
+) -> TrainingResult:
     episode_return = None
     with TrainingProgress(experiment.total_timesteps, experiment.log_interval) as progress:
         while trainer.global_step < experiment.total_timesteps:
-            metrics = update(trainer, experiment.mission.max_steps)
+            metrics = update(trainer, max_steps)
             folder.log(metrics)
             tracker.log(metrics)
             progress.show(metrics)

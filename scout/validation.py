@@ -27,6 +27,8 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
             return str(problem["ctx"]["error"])
         case "extra_forbidden":
             return unknown_key(schema, key, value)
+        case "model_type":
+            return f"{key}={value} is not valid: expected a group of keys"
         case "missing":
             return f"{key} is missing: set it"
     expected = problem["msg"].removeprefix("Input should be ")
@@ -41,7 +43,7 @@ def unknown_key(schema: type[BaseModel], key: str, value: object = None) -> str:
     prefix = key.rpartition(".")[0]
     siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
     shown = key if value is None else f"{key}={value}"
-    if not siblings and prefix in keys:  # free keys, such as the mission's rewards
+    if key in keys or (prefix in keys and not siblings):  # an optional group, or free keys such as mission.rewards
         return f"{shown} is not in the composed config; `--cfg job` shows what is, and +{key}=VALUE adds it to {prefix}"
     where = f"in {prefix}" if prefix else "at the top level"
     leaf = key.rpartition(".")[2]

@@ -47,7 +47,7 @@ def files_in(folder: Path) -> list[str]:
     [
         (
             "mission.max_step=50",
-            "mission.max_step is not a key in mission; did you mean max_steps? valid: difficulty, heart_limit, "
+            "mission.max_step=50 is not a key in mission; did you mean max_steps? valid: difficulty, heart_limit, "
             "max_steps, name, num_agents, rewards, site, spawn_count, target, team, variants",
         ),
         (

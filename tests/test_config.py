@@ -171,7 +171,7 @@ MISFITS: list[Any] = [
         id="batch below one rollout",
     ),
     pytest.param(
-        {"mission": {"variants": ["multi_team"]}},
+        {"mission": {"variants": ["multi_team"], "spawn_count": 4}},
         "trainer.batch_size=256 must be a multiple of 512, which is 4 environments x 8 agents x "
         "trainer.bptt_horizon=16 steps; nearest: 512; null is one such rollout",
         ("trainer.batch_size", [512, None]),
@@ -301,6 +301,40 @@ MISFITS: list[Any] = [
 ]
 
 
+MISFITS += [
+    pytest.param(
+        {"mission": {"variants": ["multi_team"]}, "vecenv": {"num_envs": 2}},
+        "mission.spawn_count=20 does not fit the variant multi_team, which fills places at random with either team: "
+        "set mission.spawn_count=4, the agents of a team",
+        ("mission.spawn_count", [4]),
+        id="places of two teams",
+    ),
+    pytest.param(
+        {"mission": {"variants": ["scout", "miner", "scout"]}},
+        "mission.variants=['scout', 'miner', 'scout'] has scout more than once: once is enough",
+        ("mission.variants", [["scout", "miner"]]),
+        id="a variant twice",
+    ),
+    pytest.param(
+        {
+            "mission": {"variants": ["multi_team"], "spawn_count": 4},
+            "vecenv": {"num_envs": 2, "map_seeds": "consecutive"},
+        },
+        "vecenv.map_seeds=consecutive would play one map for ever with the variant multi_team: "
+        "take vecenv.map_seeds=spread",
+        ("vecenv.map_seeds", ["spread"]),
+        id="consecutive maps of two teams",
+    ),
+]
+
+
+@pytest.mark.parametrize("key", ["compile", "cpu_offload"])
+def test_an_evaluation_refuses_what_only_training_does(key: str) -> None:
+    """Keys of the device that an evaluation would ignore are told so."""
+    message = refusal(EvaluationConfig, policy="noop", device={key: True})
+    assert message == f"device.{key}=true has no effect in an evaluation: leave it out"
+
+
 @pytest.mark.parametrize(("changes", "message", "mends"), MISFITS)
 def test_what_does_not_fit_is_answered_with_what_would(
     changes: dict[str, Any], message: str, mends: tuple[str, list[Any]]
@@ -384,7 +418,7 @@ def test_accumulated_minibatches_are_accepted() -> None:
 
 def test_the_agents_of_a_run_are_counted() -> None:
     """3 environments of two teams of 5 agents are 30 agents."""
-    mission = MissionConfig(num_agents=5, variants=["multi_team"])
+    mission = MissionConfig(num_agents=5, spawn_count=5, variants=["multi_team"])
     assert mission.agents_per_env == 10
     trainer = {"batch_size": 480, "minibatch_size": 480, "bptt_horizon": 16}
     values = {"mission": mission.model_dump(), "vecenv": {"num_envs": 3}, "trainer": trainer}

@@ -269,3 +269,10 @@ def test_a_mission_of_ones_own_is_built() -> None:
 def test_a_wrong_mission_of_ones_own_is_answered(values: dict[str, Any], message: str) -> None:
     """A wrong number of agents, a missing module or function and what cannot be called are named under the key."""
     assert refusal(**values) == message
+
+
+def test_variants_that_cogames_cannot_build_together_are_an_error_that_names_them() -> None:
+    """Contradicting variants are the user's mistake, not a fault of the program."""
+    message = r"^mission\.variants=\['all_clips', 'no_clips'\]: cogames cannot build them together \(KeyError"
+    with pytest.raises(ScoutError, match=message):
+        make_game(MissionConfig(variants=["all_clips", "no_clips"], rewards={}))

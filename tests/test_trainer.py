@@ -1,5 +1,6 @@
 """Running PuffeRL safely: what its import and its training must not do to the process or to the run."""
 
+import json
 import math
 import threading
 from collections.abc import Callable
@@ -126,3 +127,12 @@ def test_episode_statistics_by_hand() -> None:
 def test_no_episode_gives_no_return() -> None:
     """Where none ended there is a count of 0 and no mean."""
     assert episode_statistics({}, max_steps=10) == {"episodes": 0.0}
+
+
+def test_whole_episodes_are_those_of_the_games_own_length(train_tiny: Callable[..., Path]) -> None:
+    """A mission that sets its own number of steps, as the variant speed_run does with 600, has whole episodes too."""
+    mission = {"variants": ["scout_rewards", "speed_run"], "max_steps": 1000}
+    run_dir = train_tiny(mission=mission, total_timesteps=16 * 640, vecenv={"early_reset": False})
+    last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[600 // 16])
+    assert last["environment/episodes"] == 4
+    assert last["environment/episode_return"] > 0
