@@ -144,6 +144,10 @@ class PPO(StockTrainer):
             (self.values, self.rewards, self.terminals, self.truncations), following, self.ratio, self.config
         )
 
+    def _stored_observations(self, rows: Tensor) -> Tensor:
+        """Observations of some segments on the training device; with cpu_offload they are kept on the CPU."""
+        return self.observations[rows.to(self.observations.device)].to(self.config["device"])
+
     def _update(self) -> None:
         """PuffeRL's update, minibatch by minibatch, on bootstrapped advantages."""
         config, losses = self.config, defaultdict(float)
@@ -164,7 +168,7 @@ class PPO(StockTrainer):
 
             with self._autocast():
                 state = {"lstm_h": None, "lstm_c": None}
-                logits, values = self.policy(self.observations[rows].to(config["device"]), state)
+                logits, values = self.policy(self._stored_observations(rows), state)
             _, logprobs, entropy = sample_logits(logits.float(), action=self.actions[rows])
             values = values.float().view(returns.shape)
             log_ratio = logprobs.view(returns.shape) - self.logprobs[rows]

@@ -60,13 +60,16 @@ class StockTrainer(pufferl.PuffeRL):
         return self.optimizer.param_groups[0]["lr"]
 
     def check_finite(self) -> None:
-        """Raises ScoutError naming the loss or parameter that is not finite. explained_variance may be: 0 / 0."""
+        """After an update: raises ScoutError naming the loss or parameter that is not finite.
+
+        explained_variance may be: 0 / 0 where all returns are alike.
+        """
         for name, value in self.losses.items():
             if name != "explained_variance" and not np.isfinite(value):
-                raise diverged(self.epoch, f"losses/{name} is {value}")
+                raise diverged(self.epoch - 1, f"losses/{name} is {value}")
         for name, parameter in self.uncompiled_policy.named_parameters():
             if not parameter.isfinite().all():
-                raise diverged(self.epoch, f"the parameter {name} is not finite")
+                raise diverged(self.epoch - 1, f"the parameter {name} is not finite")
 
     def _check_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]

@@ -4,10 +4,12 @@ import os
 import pickle
 from collections.abc import Hashable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_script
 from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
 from mettagrid.mapgen.mapgen import MapGen
 from mettagrid.simulator import Simulation
@@ -304,3 +306,31 @@ def test_worker_processes_begin_as_serial_environments_do() -> None:
     assert np.array_equal(serial_first, workers_first)
     assert np.array_equal(serial_next, workers_next)
     assert not np.array_equal(serial_first, serial_next)
+
+
+SPAWNED = """
+import multiprocessing
+import numpy as np
+from scout.config import MissionConfig, VecenvConfig
+from scout.environment import make_vecenv
+from scout.mission import make_game
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    game = make_game(MissionConfig(max_steps=20))
+    first = []
+    for config in (VecenvConfig(num_envs=2), VecenvConfig(name="multiprocessing", num_envs=2, num_workers=2)):
+        vecenv = make_vecenv(config, game, run_seed=3)
+        vecenv.async_reset(0)
+        first.append(np.array(vecenv.recv()[0]))
+        vecenv.close()
+    print(np.array_equal(*first), first[0].shape)
+"""
+
+
+@pytest.mark.slow
+def test_environments_start_in_spawned_processes(tmp_path: Path) -> None:
+    """Where processes are spawned instead of forked, as on macOS, the workers make the same environments."""
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    result = run_script(str(tmp_path / "spawned.py"))
+    assert result.stdout == "True (8, 200, 3)\n", result.stderr
