@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 	@cmp -s <(cat requirements.lock pyproject.toml) $(READY) && touch $(READY) && exit 0; \
 	set -e; \
 	if [ ! -x $(PYTHON) ]; then \
-		python=$$($(FIND_PYTHON)); \
+		python=$$($(FIND_PYTHON)) || true; \
 		if [ -z "$$python" ]; then \
 			echo "No Python 3.12 found (tried python3.12, python3, python): install it, for instance with" >&2; \
 			echo "'pyenv install 3.12' or 'apt install python3.12 python3.12-venv', or name it: make setup PYTHON3=/path/to/python3.12" >&2; \

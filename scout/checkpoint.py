@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from scout.config import Experiment
 from scout.errors import ScoutError
+from scout.files import BEST, CHECKPOINTS, CONFIG
 from scout.validation import validate
-
-FOLDER = "checkpoints"
-CONFIG = "config.yaml"
-BEST = "best.pt"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
 
     Raises ScoutError when the folder cannot be written; what lay there before is then untouched.
     """
-    path = run_dir / FOLDER / f"{update:06d}.pt"
+    path = run_dir / CHECKPOINTS / f"{update:06d}.pt"
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -53,7 +50,7 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
 
 def numbered_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
-    checkpoints = [path for path in (run_dir / FOLDER).glob("*.pt") if path.stem.isdigit()]
+    checkpoints = [path for path in (run_dir / CHECKPOINTS).glob("*.pt") if path.stem.isdigit()]
     return sorted(checkpoints, key=lambda path: int(path.stem))
 
 
@@ -82,7 +79,7 @@ def load_weights(location: str) -> Weights:
     if path.is_dir():
         experiment = load_experiment(run_dir)
         checkpoints = numbered_checkpoints(run_dir)
-        best = run_dir / FOLDER / BEST
+        best = run_dir / CHECKPOINTS / BEST
         if not checkpoints and not best.is_file():
             raise ScoutError(
                 f"{location} has no checkpoint yet: the run ended before its first one, or is still on its way"

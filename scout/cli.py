@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scout.config import Group
-from scout.errors import FolderTaken, ScoutError
+from scout.errors import ScoutError
+from scout.files import EPISODES, STATUS
 from scout.validation import unknown_key, validate
 
 log = logging.getLogger(__name__)
@@ -33,23 +35,19 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(function)
     def reported(cfg: DictConfig) -> Any:
-        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        config = HydraConfig.get()
+        sweep = config.mode == RunMode.MULTIRUN
+        folder = Path(config.runtime.output_dir)
+        taken = any((folder / name).exists() for name in (STATUS, EPISODES))
         try:
             return function(cfg)
-        except FolderTaken as error:
+        except (ScoutError, OmegaConfBaseException) as error:
+            if taken:
+                print(error, file=sys.stderr)  # not into the log, which is another run's
+            else:
+                log.error("%s", error)
             if sweep:
                 raise
-            print(error, file=sys.stderr)  # not into the log, which is another run's
-            sys.exit(1)
-        except ScoutError as error:
-            log.error("%s", error)
-            if sweep:
-                raise
-            sys.exit(1)
-        except OmegaConfBaseException as error:
-            log.error("%s", error)
-            if sweep:
-                raise ScoutError(str(error)) from None
             sys.exit(1)
         except Exception:
             log.exception("A fault of the program, not of the config:")
@@ -73,16 +71,13 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
             raise
         print(_message(error, schema), file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        if wants_traceback:
-            raise
-        print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
-        # The traceback is in the log of the job that failed.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename:  # Hydra could not make the run folder
+            print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
+        else:  # the traceback is in the log of the job that failed
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

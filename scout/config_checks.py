@@ -99,6 +99,11 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
             f"optimizer.min_lr_ratio={optimizer.min_lr_ratio} is never read by trainer=pufferl: "
             "set it to 0, or take trainer=ppo"
         )
+    if experiment.device.cpu_offload:
+        problems.append(
+            "device.cpu_offload=true fails on a GPU with trainer=pufferl, which looks up observations on the CPU by "
+            "indices on the GPU: set it to false, or take trainer=ppo"
+        )
     if experiment.device.precision != "float32":
         problems.append(
             f"device.precision={experiment.device.precision} under trainer=pufferl acts for ever with the "

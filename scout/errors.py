@@ -11,10 +11,6 @@ class ScoutError(Exception):
     """
 
 
-class FolderTaken(ScoutError):
-    """The folder to write into holds another run's or evaluation's files, its log too: nothing may be added to it."""
-
-
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A clause for an error message: the closest spelling where there is one, and the list of right ones."""
     choices = sorted(choices)

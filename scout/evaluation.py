@@ -19,10 +19,11 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from scout.checkpoint import CONFIG, load_into, load_weights
+from scout.checkpoint import load_into, load_weights
 from scout.config import EvaluationConfig, EvaluationMission, MissionConfig, ModelConfig
 from scout.device import make_device
-from scout.errors import FolderTaken, ScoutError
+from scout.errors import ScoutError
+from scout.files import CONFIG, EPISODES
 from scout.mission import make_game
 from scout.models import make_model
 from scout.policies import NetworkPolicy, Policy, make_baseline
@@ -31,8 +32,6 @@ from scout.rollout import play
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
-
-EPISODES = "episodes.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
     path = output_dir / EPISODES
     for taken in (path, output_dir / CONFIG):
         if taken.exists():
-            raise FolderTaken(f"{taken} exists already: choose another folder with hydra.run.dir=DIR")
+            raise ScoutError(f"{taken} exists already: choose another folder with hydra.run.dir=DIR")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

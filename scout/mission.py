@@ -1,7 +1,6 @@
 """MissionConfig -> cogames' CvCMission -> mettagrid's MettaGridConfig."""
 
 import warnings
-from typing import TYPE_CHECKING
 
 from cogames.cogs_vs_clips.aligner_tutorial import AlignerRewardsVariant
 from cogames.cogs_vs_clips.clip_difficulty import COGSGUARD_DIFFICULTIES
@@ -14,13 +13,11 @@ from cogames.cogs_vs_clips.scrambler_tutorial import AllJunctionsClipsAligned, S
 from cogames.cogs_vs_clips.sites import make_cogsguard_arena_site, make_cogsguard_machina1_site
 from cogames.cogs_vs_clips.team import CogTeam
 from cogames.cogs_vs_clips.variants import HIDDEN_VARIANTS, VARIANTS
+from mettagrid.config.mettagrid_config import MettaGridConfig
 
 from scout.config import MissionConfig
 from scout.errors import ScoutError, nearest
 from scout.targets import load_target
-
-if TYPE_CHECKING:
-    from mettagrid.config.mettagrid_config import MettaGridConfig
 
 # mettagrid serialises its map scenes in a way that pydantic remarks upon at every new map; nothing is wrong with them.
 warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
@@ -79,13 +76,15 @@ def make_mission(config: MissionConfig) -> CvCMission:
     )
 
 
-def make_game(config: MissionConfig) -> "MettaGridConfig":
+def make_game(config: MissionConfig) -> MettaGridConfig:
     """The environment's config: the mission, cogames' reward variants, then the weights under `mission.rewards`.
 
     Raises ScoutError for names that cogames does not know and for rewards that the mission does not have.
     """
     if config.target is not None:
         game = load_target("mission.target", config.target)(config)
+        if not isinstance(game, MettaGridConfig):
+            raise ScoutError(f"mission.target={config.target} made a {type(game).__name__}: expected a MettaGridConfig")
     else:
         mission = make_mission(config)
         try:
@@ -104,7 +103,7 @@ def make_game(config: MissionConfig) -> "MettaGridConfig":
     return game
 
 
-def _set_reward_weights(game: "MettaGridConfig", weights: dict[str, float | None]) -> None:
+def _set_reward_weights(game: MettaGridConfig, weights: dict[str, float | None]) -> None:
     for agent in game.game.agents:
         rewards = dict(agent.rewards)
         for name, weight in weights.items():

@@ -2,6 +2,9 @@
 
 Mended so far: the last step of every segment has a bootstrap value and keeps its reward; a truncated episode is told
 from one that ended; mixed precision acts with the current weights; the learning rate's schedule spans the run.
+As in PuffeRL still: rewards are clamped to [-1, 1]; recurrent states are zeroed at each rollout and not at an episode's
+end, and training starts every segment from zero; prioritised replay leaves segments out; accumulated parts of a
+minibatch are added, not averaged; the first action of an episode is the one chosen on the last one's final observation.
 
 In PuffeRL's buffers step t holds the observation o[t], the action chosen there, and the reward, terminal and truncation
 that *arrived with* o[t]: those of the action at t - 1. Environments restart lazily: o[t] of an ended episode is its
@@ -211,7 +214,7 @@ class PPO(StockTrainer):
 
     @override
     def train(self) -> None:
-        """One update. Raises ScoutError, before anything is changed or saved, when a gradient is not finite."""
+        """One update. Raises ScoutError, before the step is taken, when a gradient is not finite."""
         self._update()
         self.scheduler.step()
         self.epoch += 1

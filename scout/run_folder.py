@@ -20,13 +20,12 @@ from typing import Any, TextIO
 
 import yaml
 
-from scout.checkpoint import CONFIG
 from scout.config import Experiment
-from scout.errors import FolderTaken, ScoutError
+from scout.errors import ScoutError
+from scout.files import CONFIG, METRICS, STATUS, VERSIONS
 
 log = logging.getLogger(__name__)
 
-METRICS, STATUS, VERSIONS = "metrics.jsonl", "status.json", "versions.json"
 PACKAGES = ("cogames", "mettagrid", "pufferlib-core", "torch", "numpy", "hydra-core", "wandb", "pydantic")
 
 
@@ -38,7 +37,7 @@ class RunFolder:
         self.path = path
         self._metrics: TextIO | None = None
         if (path / STATUS).exists():
-            raise FolderTaken(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
+            raise ScoutError(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._write(VERSIONS, json.dumps(_versions(), indent=2))

@@ -39,7 +39,7 @@ class StockTrainer(pufferl.PuffeRL):
 
     @override
     def train(self) -> None:
-        """One update. Raises ScoutError, before anything is changed or saved, when a gradient is not finite."""
+        """One update. Raises ScoutError, before the step is taken, when a gradient is not finite."""
         self.last_log_time = 0.0  # PuffeRL logs only 0.25 s after the last log: this lets every update through
         super().train()
         self.check_finite()

@@ -48,6 +48,12 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     folder = RunFolder(run_dir)
     device = make_device(experiment.device)
     game = make_game(experiment.mission)
+    steps = -(-experiment.total_timesteps // experiment.batch_size) * experiment.batch_size // experiment.total_agents
+    if steps < game.game.max_steps:
+        log.warning(
+            "Each environment plays %d steps, an episode has %d: none will end, so there will be no episode_return",
+            *(steps, game.game.max_steps),
+        )
     trainer = build(experiment, game, device)
     try:
         return _run(experiment, trainer, folder, game.game.max_steps)
@@ -72,8 +78,8 @@ def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_s
         reason = str(error) or type(error).__name__
         raise
     finally:
-        tracker.finish(succeeded=state == "finished")
         folder.finish(state, reason, agent_steps=trainer.global_step)
+        tracker.finish(succeeded=state == "finished")
     _say_what_next(result)
     return result
 

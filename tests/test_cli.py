@@ -178,3 +178,12 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     assert [path.suffix for path in (finished / "checkpoints").iterdir()] == [".pt", ".pt"]  # one for each update
     assert result.returncode == 1
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_wrong_config_leaves_the_log_of_an_earlier_run_alone(tmp_path: Path) -> None:
+    """A config that is refused adds nothing to a folder that holds a run, not even to its log."""
+    (tmp_path / "status.json").write_text("{}")
+    (tmp_path / "train.log").write_text("mine")
+    result = run_script("train.py", "trainer.gamma=2", f"hydra.run.dir={tmp_path}")
+    assert (result.returncode, result.stderr) == (1, "trainer.gamma=2 is not valid: expected less than or equal to 1\n")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"status.json": "{}", "train.log": "mine"}

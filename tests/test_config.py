@@ -452,3 +452,12 @@ def test_an_unknown_key_of_an_optional_group_is_answered_with_the_nearest_one() 
     """The evaluation's model, which is null unless it is chosen, has valid keys of its own to name."""
     message = refusal(EvaluationConfig, policy="random", model={"hidden_sise": 64})
     assert message.startswith("model.hidden_sise=64 is not a key in model; did you mean hidden_size? valid: ")
+
+
+def test_pufferl_refuses_observations_on_the_cpu() -> None:
+    """PuffeRL as shipped looks them up by indices on the GPU, which fails; ppo takes the key."""
+    device = {"cpu_offload": True}
+    assert refusal(**merge(TINY, {"trainer": {"name": "pufferl"}, "device": device})).startswith(
+        "device.cpu_offload=true fails on a GPU with trainer=pufferl"
+    )
+    assert validate(Experiment, merge(TINY, {"device": device})).device.cpu_offload

@@ -276,3 +276,13 @@ def test_variants_that_cogames_cannot_build_together_are_an_error_that_names_the
     message = r"^mission\.variants=\['all_clips', 'no_clips'\]: cogames cannot build them together \(KeyError"
     with pytest.raises(ScoutError, match=message):
         make_game(MissionConfig(variants=["all_clips", "no_clips"], rewards={}))
+
+
+def test_a_mission_of_ones_own_that_makes_something_else_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that forgot its return is told so, instead of failing somewhere later."""
+    (tmp_path / "forgetful.py").write_text("def mission(config):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ScoutError, match=r"^mission\.target=forgetful\.mission made a NoneType: expected a MettaGrid"):
+        make_game(MissionConfig(target="forgetful.mission"))

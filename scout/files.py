@@ -1,0 +1,5 @@
+"""Names of the files that runs and evaluations leave behind."""
+
+CONFIG, STATUS, METRICS, VERSIONS = "config.yaml", "status.json", "metrics.jsonl", "versions.json"  # a run's
+CHECKPOINTS, BEST = "checkpoints", "best.pt"
+EPISODES = "episodes.json"  # an evaluation's
