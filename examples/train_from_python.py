@@ -8,7 +8,7 @@ from scout.config import EvaluationConfig, Experiment, MissionConfig, TrainerCon
 from scout.evaluation import evaluate
 from scout.training import train
 
-logging.basicConfig(level=logging.INFO, format="%(message)s")
+logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
 folder = Path(mkdtemp())
 experiment = Experiment(
     total_timesteps=8192,

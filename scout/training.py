@@ -182,13 +182,15 @@ def _say_what_next(result: TrainingResult) -> None:
     python, run_dir = _relative(Path(sys.executable)), _relative(result.run_dir)
     if os.environ.get("VIRTUAL_ENV"):
         python = "python"
+    beside = Path(sys.argv[0]).with_name("evaluate.py")  # train.py may have been called from another folder
+    command = f"{python} {beside if beside.is_file() else 'evaluate.py'} checkpoint={run_dir}"
     log.info(
         "Trained %s agent steps; the last whole episodes returned %s per agent.\n"
-        "Judge it: %s evaluate.py checkpoint=%s\n"
-        "Watch it: %s evaluate.py checkpoint=%s render=true",
+        "Judge it: %s\n"
+        "Watch it: %s render=true",
         f"{result.agent_steps:,}",
         "(none ended)" if result.episode_return is None else f"{result.episode_return:.2f}",
-        *(python, run_dir, python, run_dir),
+        *(command, command),
     )
 
 
