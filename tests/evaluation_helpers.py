@@ -1,0 +1,34 @@
+"""A small game, network and policies for the tests of rollouts and evaluations."""
+
+
+import torch
+from conftest import tiny_experiment
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from torch import nn
+
+from scout.config import MissionConfig
+from scout.mission import make_game
+from scout.models import make_model
+from scout.policies import NetworkPolicy, NoopPolicy, Policy, RandomPolicy
+
+STEPS = 40
+GAME = make_game(MissionConfig(max_steps=STEPS))
+ENV_INFO = PolicyEnvInterface.from_mg_cfg(GAME)
+TINY_MODEL = tiny_experiment().model
+
+
+def network_of(seed: int) -> nn.Module:
+    """A small network whose actions depend strongly on what it sees and remembers."""
+    torch.manual_seed(seed)
+    network = make_model(TINY_MODEL, ENV_INFO)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(4)
+    return network
+
+
+def policy_of(kind: str) -> Policy:
+    """A fresh policy of a kind: random, noop, or a network whose actions are sampled or greedy."""
+    if kind in ("random", "noop"):
+        return RandomPolicy() if kind == "random" else NoopPolicy()
+    return NetworkPolicy(kind, network_of(1), "cpu", greedy=kind == "greedy")
