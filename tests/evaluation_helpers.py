@@ -1,6 +1,5 @@
 """A small game, network and policies for the tests of rollouts and evaluations."""
 
-
 import torch
 from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
