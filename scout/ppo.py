@@ -94,9 +94,8 @@ class PPO(StockTrainer):
         self.actions[rows, t] = action
         self.logprobs[rows, t] = logprob
         self.values[rows, t] = value.flatten().float()
-        self.rewards[rows, t] = self._as_float(reward).clamp(-1, 1)
-        self.terminals[rows, t] = self._as_float(terminal)
-        self.truncations[rows, t] = self._as_float(truncation)
+        outcome = self._outcome(reward, terminal, truncation)
+        self.rewards[rows, t], self.terminals[rows, t], self.truncations[rows, t] = outcome
 
         self.global_step += int(mask.sum())
         for info in infos:
@@ -125,13 +124,14 @@ class PPO(StockTrainer):
             agents = slice(int(agent_ids[0]), int(agent_ids[-1]) + 1)
             _, value = self._forward(observation, agents.start)
             ahead.values[agents] = value.flatten().float()
-            ahead.rewards[agents] = self._as_float(reward).clamp(-1, 1)
-            ahead.terminals[agents] = self._as_float(terminal)
-            ahead.truncations[agents] = self._as_float(truncation)
+            outcome = self._outcome(reward, terminal, truncation)
+            ahead.rewards[agents], ahead.terminals[agents], ahead.truncations[agents] = outcome
         return ahead
 
-    def _as_float(self, values: Any) -> Tensor:
-        return torch.as_tensor(values).to(self.config["device"]).float()
+    def _outcome(self, reward: Any, terminal: Any, truncation: Any) -> tuple[Tensor, ...]:
+        """What arrived with a step, float32 [agents] each on the training device; the reward clamped as in PuffeRL."""
+        parts = [torch.as_tensor(part).to(self.config["device"]).float() for part in (reward, terminal, truncation)]
+        return parts[0].clamp(-1, 1), parts[1], parts[2]
 
     # -- update ------------------------------------------------------------------------------------------------------
 
