@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from scout.config import EvaluationConfig, Experiment
-from scout.validation import group_of
+from scout.validation import groups_of
 
 PAGE = Path(__file__).resolve().parent / "configuration.md"
 
@@ -39,16 +39,17 @@ def page() -> str:
 def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
     lines = _table(schema, prefix)
     for name, field in schema.model_fields.items():
-        group = group_of(field.annotation)
-        if group is not None:
-            lines += ["", f"### {prefix}{name}", *_tables(group, f"{prefix}{name}.")]
+        groups = groups_of(field.annotation)
+        for group in groups:
+            option = f"={group.model_fields['name'].default}" if len(groups) > 1 else ""
+            lines += ["", f"### {prefix}{name}{option}", *_tables(group, f"{prefix}{name}.")]
     return lines
 
 
 def _table(schema: type[BaseModel], prefix: str = "") -> list[str]:
     lines = ["", "| key | default | valid | meaning |", "| --- | --- | --- | --- |"]
     for name, field in schema.model_fields.items():
-        if group_of(field.annotation) is not None:
+        if groups_of(field.annotation):
             continue
         default = _plain(field.default)
         meaning = (field.description or "").replace("\n", " ")

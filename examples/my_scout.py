@@ -8,8 +8,9 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
-from scout.config import MissionConfig, ModelConfig
+from scout.config import MissionConfig
 from scout.mission import make_game
+from scout.model_config import ModelConfig
 from scout.observation import feature_scales, tokens_to_grid
 
 

@@ -6,28 +6,11 @@ This module imports neither torch nor mettagrid, so a mistake is answered at onc
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from scout import config_checks
-
-
-def _whole_number(value: Any) -> Any:
-    """Lets 1e6 through for an integer, since that is how people write a million; 1.5 and '7' stay wrong."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Integer = Annotated[int, BeforeValidator(_whole_number)]
-Positive = Annotated[Integer, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Group(BaseModel):
-    """A group of keys: unknown keys, wrong types, nan and inf are refused, and nothing changes after validation."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+from scout.group import Fraction, Group, Integer, NonNegative, Positive, chosen_by_name
+from scout.model_config import CnnLstmConfig, Model
 
 
 class TeamConfig(Group):
@@ -90,35 +73,6 @@ class MissionConfig(Group):
         return self
 
 
-class ModelConfig(Group):
-    name: Literal["cnn_lstm"] = "cnn_lstm"
-    """cnn_lstm: the seed notebook's network."""
-    target: str | None = None
-    """Your own network, as module.Class: called with (PolicyEnvInterface, this group)."""
-    options: dict[str, Any] = {}
-    """Free keys for a network of your own; refused without target."""
-    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 128]
-    """Channels of the two convolutions."""
-    kernel_size: Positive = 3
-    """Side of the convolutions' kernels, in cells; odd."""
-    stride: Positive = 2
-    """Stride of both convolutions, in cells."""
-    cnn_features: Positive = 256
-    """Width of the layer after the convolutions."""
-    self_features: Positive = 256
-    """Width of the layer that reads the agent's own cell."""
-    hidden_size: Positive = 512
-    """Width of the LSTM."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"model.kernel_size={self.kernel_size} must be odd: take {self.kernel_size + 1}")
-        if self.options and self.target is None:
-            raise ValueError(f"model.options={self.options} is only for a network of your own: set model.target")
-        return self
-
-
 class OptimizerConfig(Group):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """muon is for the matrices, with adam for the rest; adamw and muon want trainer=ppo."""
@@ -150,7 +104,7 @@ class OptimizerConfig(Group):
 
 class TrainerConfig(Group):
     name: Literal["ppo", "pufferl"] = "ppo"
-    """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped."""
+    """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped (PufferlConfig)."""
     batch_size: Positive | None = None
     """Agent steps of a rollout, on which an update trains; null is one segment of every agent."""
     minibatch_size: Positive = 4096
@@ -169,8 +123,8 @@ class TrainerConfig(Group):
     """How far the probability ratio may go from 1."""
     vf_coef: NonNegative = 2.0
     """Weight of the value loss."""
-    vf_clip_coef: Annotated[float, Field(gt=0)] = 0.2
-    """How far a value may go from the rollout's."""
+    vf_clip_coef: Annotated[float, Field(gt=0)] | None = 0.2
+    """How far a value may go from the rollout's; null does not limit it."""
     ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.5
@@ -179,10 +133,43 @@ class TrainerConfig(Group):
     """Ceiling of V-trace's weight of a temporal difference."""
     vtrace_c_clip: Annotated[float, Field(gt=0)] = 1.0
     """Ceiling of V-trace's weight of a trace."""
+    target_kl: Annotated[float, Field(gt=0)] | None = None
+    """An update ends when the policy has gone this far from the rollout's; null never. PuffeRL has no such end."""
+    reward_clip: Annotated[float, Field(gt=0)] | None = None
+    """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
+    normalize_rewards: bool = False
+    """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
+    carry_state: bool = True
+    """Carry recurrent states from one rollout to the next; PuffeRL begins each rollout without memory."""
+    prioritized_replay: bool = False
+    """Draw segments by their advantages, as PuffeRL does; else each epoch takes every segment once, in random order."""
     prio_alpha: NonNegative = 0.8
-    """Exponent of the priorities by which segments are drawn; 0 draws uniformly."""
+    """Exponent of the priorities by which segments are drawn; 0 draws uniformly. Only with prioritized_replay."""
     prio_beta0: Fraction = 0.2
-    """Where the exponent of the importance weights starts."""
+    """Where the exponent of the importance weights starts. Only with prioritized_replay."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for key in ("prio_alpha", "prio_beta0"):
+            value = getattr(self, key)
+            if not self.prioritized_replay and value != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"trainer.{key}={value} has no effect without replay: set trainer.prioritized_replay=true"
+                )
+        return self
+
+
+class PufferlConfig(TrainerConfig):
+    name: Literal["ppo", "pufferl"] = "pufferl"
+    reward_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    carry_state: bool = False
+    prioritized_replay: bool = True
+
+
+Trainer = Annotated[
+    Annotated[TrainerConfig, Tag("ppo")] | Annotated[PufferlConfig, Tag("pufferl")],
+    Discriminator(chosen_by_name("ppo")),
+]
 
 
 class VecenvConfig(Group):
@@ -250,8 +237,8 @@ class Experiment(Group):
     """Seconds between progress lines where there is no terminal."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     mission: MissionConfig = MissionConfig()
-    model: ModelConfig = ModelConfig()
-    trainer: TrainerConfig = TrainerConfig()
+    model: Model = CnnLstmConfig()
+    trainer: Trainer = TrainerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     vecenv: VecenvConfig = VecenvConfig()
     device: DeviceConfig = DeviceConfig()
@@ -296,7 +283,7 @@ class EvaluationConfig(Group):
     """Seconds between the steps shown."""
     mission: dict[str, Any] | None = None
     """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
-    model: ModelConfig | None = None
+    model: Model | None = None
     """Sizes of a bare state_dict's network, when they are not the seed's."""
     device: DeviceConfig = DeviceConfig()
 

@@ -1,5 +1,6 @@
 """Checks across the groups of an experiment: sizes that must fit, and what a trainer cannot do."""
 
+import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -99,6 +100,16 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
             f"optimizer.min_lr_ratio={optimizer.min_lr_ratio} is never read by trainer=pufferl: "
             "set it to 0, or take trainer=ppo"
         )
+    trainer = experiment.trainer
+    for key in ("target_kl", "reward_clip", "normalize_rewards", "carry_state", "prioritized_replay"):
+        value, only = getattr(trainer, key), type(trainer).model_fields[key].default
+        if value != only:
+            problems.append(
+                f"trainer.{key}={_written(value)} is not in trainer=pufferl, which knows only {_written(only)}: "
+                f"take trainer.{key}={_written(only)}, or trainer=ppo"
+            )
+    if trainer.vf_clip_coef is None:
+        problems.append("trainer.vf_clip_coef=null is not in trainer=pufferl: set a number, or take trainer=ppo")
     if experiment.device.cpu_offload:
         problems.append(
             "device.cpu_offload=true fails on a GPU with trainer=pufferl, which looks up observations on the CPU by "
@@ -122,6 +133,11 @@ def check_machine(vecenv: "VecenvConfig") -> None:
         raise ScoutError(
             f"vecenv.num_workers={vecenv.num_workers} is more than this machine's {cores} cores: take {cores} or fewer"
         )
+
+
+def _written(value: object) -> str:
+    """As one writes it in YAML."""
+    return json.dumps(value)
 
 
 def _nearest(value: int, fitting: Sequence[int]) -> str:

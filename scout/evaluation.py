@@ -20,11 +20,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from scout.checkpoint import load_into, load_weights
-from scout.config import EvaluationConfig, EvaluationMission, MissionConfig, ModelConfig
+from scout.config import EvaluationConfig, EvaluationMission, MissionConfig
 from scout.device import make_device
 from scout.errors import ScoutError
 from scout.files import CONFIG, EPISODES
 from scout.mission import make_game
+from scout.model_config import CnnLstmConfig
 from scout.models import make_model
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.rendering import TerminalView
@@ -123,7 +124,7 @@ def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:
     run = weights.experiment
     game = make_game(_mission(config, run.mission if run else MissionConfig()))
     device = make_device(config.device)
-    network = make_model(run.model if run else config.model or ModelConfig(), PolicyEnvInterface.from_mg_cfg(game))
+    network = make_model(run.model if run else config.model or CnnLstmConfig(), PolicyEnvInterface.from_mg_cfg(game))
     load_into(network, weights)
     log.info("Checkpoint: %s%s", weights.path, f" ({weights.agent_steps:,} agent steps)" if weights.agent_steps else "")
     network = network.to(device)

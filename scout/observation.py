@@ -9,6 +9,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor
 
 PADDING = 0xFF
+NO_CELL = 0xFE
 
 
 def feature_scales(env_info: PolicyEnvInterface) -> Tensor:

@@ -1,18 +1,14 @@
 """PuffeRL with its learning defects mended: `trainer=ppo`.
 
-Mended so far: the last step of every segment has a bootstrap value and keeps its reward; a truncated episode is told
-from one that ended; mixed precision acts with the current weights; the learning rate's schedule spans the run.
-As in PuffeRL still: rewards are clamped to [-1, 1]; recurrent states are zeroed at each rollout and not at an episode's
-end, and training starts every segment from zero; prioritised replay leaves segments out; accumulated parts of a
-minibatch are added, not averaged; the first action of an episode is the one chosen on the last one's final observation.
-
 In PuffeRL's buffers step t holds the observation o[t], the action chosen there, and the reward, terminal and truncation
 that *arrived with* o[t]: those of the action at t - 1. Environments restart lazily: o[t] of an ended episode is its
-final observation, and the action chosen there begins the next one.
+final observation. It is needed to judge a truncated episode, but the action chosen there is no move of that episode:
+such steps are left out of every loss, and after them the recurrent state begins anew.
 """
 
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, NamedTuple, override
 
 import torch
@@ -21,9 +17,13 @@ from pufferlib.pufferlib import unroll_nested_dict
 from pufferlib.pytorch import sample_logits
 from torch import Tensor, nn
 
+from scout.advantages import Timeline, generalized_advantages
 from scout.config import Experiment
 from scout.optimizer import make_optimizer, make_schedule
+from scout.reward_scale import RewardScale
 from scout.trainer import StockTrainer, diverged
+
+STATE = ("lstm_h", "lstm_c")
 
 
 class Ahead(NamedTuple):
@@ -44,6 +44,9 @@ class PPO(StockTrainer):
         self.optimizer = make_optimizer(experiment.optimizer, network)
         self.optimizer.register_step_pre_hook(lambda *_: self._check_gradients())
         self.scheduler = make_schedule(experiment.optimizer, self.optimizer, self.total_updates)
+        hidden_size: Any = network.hidden_size
+        self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
+        self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma)
         self._received: list[tuple[Any, Any]] = []  # steps that arrived after the last rollout and await their action
         self.ahead: Ahead
 
@@ -62,8 +65,9 @@ class PPO(StockTrainer):
     @torch.no_grad()
     def evaluate(self) -> defaultdict[str, list[Any]]:
         """Collects `segments x bptt_horizon` steps, and what arrives one step after them."""
-        for state in (*self.lstm_h.values(), *self.lstm_c.values()):
-            state.zero_()
+        if not self.experiment.trainer.carry_state:
+            for state in (*self.lstm_h.values(), *self.lstm_c.values()):
+                state.zero_()
         batches = self.total_agents // self.vecenv.agents_per_batch
         for step in range(self.segments // self.total_agents * self.config["bptt_horizon"]):
             for _ in range(batches):
@@ -87,15 +91,22 @@ class PPO(StockTrainer):
         segment, t = divmod(step, self.config["bptt_horizon"])
         rows = slice(segment * self.total_agents + agents.start, segment * self.total_agents + agents.stop)
 
-        logits, value = self._forward(observation, agents.start)
+        state = self._state(agents.start)
+        if t == 0:
+            for key in STATE:
+                self.initial_states[key][rows] = state[key]
+        logits, value, state = self._forward(observation, state)
         action, logprob, _ = sample_logits(logits)
+        outcome = self._outcome(reward, terminal, truncation)
 
         self.observations[rows, t] = torch.as_tensor(observation).to(self.observations.device)
         self.actions[rows, t] = action
         self.logprobs[rows, t] = logprob
-        self.values[rows, t] = value.flatten().float()
-        outcome = self._outcome(reward, terminal, truncation)
+        self.values[rows, t] = value
         self.rewards[rows, t], self.terminals[rows, t], self.truncations[rows, t] = outcome
+        # PuffeRL keeps the state across episodes: the next one would begin with memories of another map.
+        goes_on = (outcome[1] + outcome[2] == 0).unsqueeze(1)
+        self.lstm_h[agents.start], self.lstm_c[agents.start] = (state[key] * goes_on for key in STATE)
 
         self.global_step += int(mask.sum())
         for info in infos:
@@ -103,15 +114,21 @@ class PPO(StockTrainer):
                 self.stats[key].append(statistic)
         self.vecenv.send(action.cpu().numpy())
 
-    def _forward(self, observation: Any, first_agent: int) -> tuple[Tensor, Tensor]:
-        """Logits and values of one batch of agents; their recurrent states go on."""
-        state = {"lstm_h": self.lstm_h[first_agent], "lstm_c": self.lstm_c[first_agent]}
+    def _state(self, first_agent: int) -> dict[str, Tensor]:
+        """The recurrent state of one batch of agents: float32 [agents, hidden_size] each."""
+        return {"lstm_h": self.lstm_h[first_agent], "lstm_c": self.lstm_c[first_agent]}
+
+    def _forward(self, observation: Any, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Logits, values [agents] and the next state of one batch of agents; the state given stays as it is."""
+        state = dict(state)
         with self._autocast():
-            logits, value = self.uncompiled_policy.forward_eval(
-                torch.as_tensor(observation).to(self.config["device"]), state
-            )
-        self.lstm_h[first_agent], self.lstm_c[first_agent] = state["lstm_h"].float(), state["lstm_c"].float()
-        return logits.float(), value
+            tokens = torch.as_tensor(observation).to(self.config["device"])
+            logits, value = self.uncompiled_policy.forward_eval(tokens, state)
+        return logits.float(), value.flatten().float(), self._flat(state)
+
+    def _flat(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state as networks leave it, [B, hidden_size] or [B, 1, hidden_size], as float32 [B, hidden_size]."""
+        return {key: state[key].flatten(1).float() for key in STATE}
 
     def _look_ahead(self, batches: int) -> Ahead:
         """Receives each batch's next step without answering it; `_receive` hands it out again."""
@@ -122,95 +139,175 @@ class PPO(StockTrainer):
             self._received.append((arrived, getattr(self.vecenv, "w_slice", None)))
             observation, reward, terminal, truncation, *_, agent_ids, _ = arrived
             agents = slice(int(agent_ids[0]), int(agent_ids[-1]) + 1)
-            _, value = self._forward(observation, agents.start)
-            ahead.values[agents] = value.flatten().float()
+            _, ahead.values[agents], _ = self._forward(observation, self._state(agents.start))
             outcome = self._outcome(reward, terminal, truncation)
             ahead.rewards[agents], ahead.terminals[agents], ahead.truncations[agents] = outcome
         return ahead
 
-    def _outcome(self, reward: Any, terminal: Any, truncation: Any) -> tuple[Tensor, ...]:
-        """What arrived with a step, float32 [agents] each on the training device; the reward clamped as in PuffeRL."""
-        parts = [torch.as_tensor(part).to(self.config["device"]).float() for part in (reward, terminal, truncation)]
-        return parts[0].clamp(-1, 1), parts[1], parts[2]
+    def _outcome(self, *parts: Any) -> tuple[Tensor, ...]:
+        """Reward, terminal and truncation that arrived with a step: float32 [agents] each, on the training device."""
+        return tuple(torch.as_tensor(part).to(self.config["device"]).float() for part in parts)
+
+    # -- what an update learns from ----------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> Tensor:
+        """Where the observation is an episode's final one: bool [segments, bptt_horizon]."""
+        return (self.terminals + self.truncations) > 0
+
+    def _timeline(self, stored: Tensor, ahead: Tensor) -> Tensor:
+        """[segments, bptt_horizon] and the step after it as [agents, L + 1]: each agent's steps in their order."""
+        return torch.cat([*stored.split(self.total_agents), ahead.unsqueeze(1)], dim=1)
+
+    def _advantages(self, rewards: Tensor) -> Tensor:
+        """Advantages of the whole rollout, float32 [segments, bptt_horizon], with the current values and ratios.
+
+        Raises ScoutError when one is not finite.
+        """
+        timeline = Timeline(
+            self._timeline(self.values, self.ahead.values),
+            rewards,
+            self._timeline(self.terminals, self.ahead.terminals),
+            self._timeline(self.truncations, self.ahead.truncations),
+        )
+        ratio = torch.cat(self.ratio.split(self.total_agents), dim=1)
+        advantages = generalized_advantages(timeline, ratio, self.experiment.trainer)
+        if not advantages.isfinite().all():
+            raise diverged(self.epoch, "the advantages, computed from rewards and values, are not finite")
+        return torch.cat(advantages.split(self.config["bptt_horizon"], dim=1))
+
+    def _rewards(self) -> Tensor:
+        """The rollout's rewards [agents, L + 1] as they are trained on: normalized, then clamped, where asked for.
+
+        PuffeRL clamps all rewards to [-1, 1].
+        """
+        config = self.experiment.trainer
+        rewards = self._timeline(self.rewards, self.ahead.rewards)
+        if config.normalize_rewards:
+            ends = self._timeline(self.ended.float(), self.ahead.terminals + self.ahead.truncations)
+            self.reward_scale.update(rewards[:, 1:], ends[:, 1:])  # the first arrived with the rollout before
+            rewards = rewards / self.reward_scale.divisor
+        return rewards if config.reward_clip is None else rewards.clamp(-config.reward_clip, config.reward_clip)
+
+    def _draw(self, minibatch: int, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """Segments of a minibatch, int64 [M], and their weights in the policy loss, float32 [M, 1].
+
+        Each epoch goes through all segments once, in a new order. PuffeRL draws by priority instead, anew for each
+        minibatch, so that an update leaves out some segments and takes others twice: `prioritized_replay`.
+        """
+        config = self.experiment.trainer
+        size = config.minibatch_size // config.bptt_horizon
+        if not config.prioritized_replay:
+            begin = minibatch * size % self.segments
+            if begin == 0:
+                self._order = torch.randperm(self.segments, device=self.config["device"])
+            return self._order[begin : begin + size], torch.ones(size, 1, device=self.config["device"])
+        beta = config.prio_beta0 + (1 - config.prio_beta0) * config.prio_alpha * self.epoch / self.total_updates
+        priorities = advantages.abs().sum(dim=1) ** config.prio_alpha
+        probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
+        rows = torch.multinomial(probabilities, size)
+        return rows, (self.segments * probabilities[rows, None]) ** -beta
+
+    def _replay(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [M x T, actions] and values [M, T] of some segments, from the states that they were played with.
+
+        The state begins anew where an episode ended, so a segment is run in pieces between those steps. PuffeRL starts
+        every segment from zero and never resets, so that it trains another policy than the one that acted.
+        """
+        observations = self.observations[rows.to(self.observations.device)].to(self.config["device"])
+        ended = self.ended[rows]
+        horizon = ended.shape[1]
+        cuts = [0, *(1 + ended[:, :-1].any(dim=0).nonzero().flatten()).tolist(), horizon]
+        state = {key: self.initial_states[key][rows] for key in STATE}
+        logits, values = [], []
+        for start, stop in pairwise(cuts):
+            with self._autocast():
+                piece_logits, piece_values = self.policy(observations[:, start:stop], state)
+            logits.append(piece_logits.float().view(len(rows), stop - start, -1))
+            values.append(piece_values.float().view(len(rows), stop - start))
+            state = {key: part * ~ended[:, stop - 1, None] for key, part in self._flat(state).items()}
+        return torch.cat(logits, dim=1).flatten(0, 1), torch.cat(values, dim=1)
 
     # -- update ------------------------------------------------------------------------------------------------------
 
-    def _advantages(self) -> Tensor:
-        """Advantages of the whole rollout, float32 [segments, bptt_horizon], with the current values and ratios."""
-        following = [
-            torch.cat([stored[self.total_agents :, 0], arrived])
-            for stored, arrived in zip(
-                (self.values, self.rewards, self.terminals, self.truncations), self.ahead, strict=True
-            )
-        ]
-        return bootstrapped_advantages(
-            (self.values, self.rewards, self.terminals, self.truncations), following, self.ratio, self.config
-        )
-
-    def _stored_observations(self, rows: Tensor) -> Tensor:
-        """Observations of some segments on the training device; with cpu_offload they are kept on the CPU."""
-        return self.observations[rows.to(self.observations.device)].to(self.config["device"])
-
     def _update(self) -> None:
-        """PuffeRL's update, minibatch by minibatch, on bootstrapped advantages."""
-        config, losses = self.config, defaultdict(float)
-        beta = (
-            config["prio_beta0"] + (1 - config["prio_beta0"]) * config["prio_alpha"] * self.epoch / self.total_updates
-        )
+        """Trains on the rollout, minibatch by minibatch."""
+        config = self.experiment.trainer
         self.ratio[:] = 1
-        advantages = torch.empty(0)
-        for minibatch in range(self.total_minibatches):
-            advantages = self._advantages()
-            if not advantages.isfinite().all():
-                raise diverged(self.epoch, "the advantages, computed from rewards and values, are not finite")
-            priorities = advantages.abs().sum(dim=1) ** config["prio_alpha"]
-            probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
-            rows = torch.multinomial(probabilities, self.minibatch_segments)
-            weights = (self.segments * probabilities[rows, None]) ** -beta
-            returns = advantages[rows] + self.values[rows]
+        acted_values, rewards = self.values.clone(), self._rewards()
+        advantages = self._advantages(rewards)
+        counted = ~self.ended
+        returns = (advantages + acted_values)[counted]
+        explained_variance = 1 - (returns - acted_values[counted]).var() / returns.var()
 
-            with self._autocast():
-                state = {"lstm_h": None, "lstm_c": None}
-                logits, values = self.policy(self._stored_observations(rows), state)
-            _, logprobs, entropy = sample_logits(logits.float(), action=self.actions[rows])
-            values = values.float().view(returns.shape)
-            log_ratio = logprobs.view(returns.shape) - self.logprobs[rows]
+        minibatches = config.update_epochs * self.experiment.batch_size // config.minibatch_size
+        measured: list[dict[str, Tensor]] = []
+        for minibatch in range(minibatches):
+            if minibatch > 0 and (
+                config.prioritized_replay or minibatch * config.minibatch_size % self.experiment.batch_size == 0
+            ):
+                advantages = self._advantages(rewards)  # with what the minibatches before have changed
+            rows, weights = self._draw(minibatch, advantages)
+            found = self._learn(rows, weights, advantages[rows], acted_values[rows])
+            measured.append(found)
+            if config.target_kl is not None and found["approx_kl"] > config.target_kl:
+                break  # before the step, so the policy stays where it is
+            found["gradient_norm"] = nn.utils.clip_grad_norm_(self.uncompiled_policy.parameters(), config.max_grad_norm)
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        self.losses = {
+            name: torch.stack([found[name] for found in measured if name in found]).mean().item()
+            for name in measured[0]
+        }
+        self.losses["explained_variance"] = explained_variance.item()
+        if config.target_kl is not None:
+            self.losses["minibatches"] = len(measured)
+
+    def _learn(self, rows: Tensor, weights: Tensor, advantages: Tensor, acted_values: Tensor) -> dict[str, Tensor]:
+        """Accumulates the gradient of one minibatch of segments, in parts that fit in memory; returns its losses.
+
+        All means are over the whole minibatch, so that the gradient does not depend on the parts: PuffeRL adds the
+        gradients of the parts' means, and normalizes each part's advantages by itself.
+        """
+        config = self.experiment.trainer
+        self.optimizer.zero_grad()
+        counted = ~self.ended[rows]
+        returns = advantages + self.values[rows]
+        advantages = weights * (advantages - advantages[counted].mean()) / (advantages[counted].std() + 1e-8)
+        share = counted / counted.sum()
+        losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.config["device"]))
+        for part in torch.arange(len(rows), device=rows.device).split(self.minibatch_segments):
+            logits, values = self._replay(rows[part])
+            _, logprobs, entropy = sample_logits(logits, action=self.actions[rows[part]].flatten(0, 1))
+            log_ratio = logprobs.view(values.shape) - self.logprobs[rows[part]]
             ratio = log_ratio.exp()
 
-            advantage = advantages[rows]
-            advantage = weights * (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            clipped_ratio = ratio.clamp(1 - config["clip_coef"], 1 + config["clip_coef"])
-            policy_loss = torch.max(-advantage * ratio, -advantage * clipped_ratio).mean()
+            advantage = advantages[part]
+            policy_loss = torch.max(
+                -advantage * ratio, -advantage * ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+            )
+            value_loss = (values - returns[part]) ** 2
+            if config.vf_clip_coef is not None:
+                change = (values - acted_values[part]).clamp(-config.vf_clip_coef, config.vf_clip_coef)
+                value_loss = torch.max(value_loss, (acted_values[part] + change - returns[part]) ** 2)
 
-            old_values = self.values[rows]
-            clipped = old_values + (values - old_values).clamp(-config["vf_clip_coef"], config["vf_clip_coef"])
-            value_loss = 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2).mean()
-
-            loss = policy_loss + config["vf_coef"] * value_loss - config["ent_coef"] * entropy.mean()
+            terms = {
+                "policy_loss": policy_loss,
+                "value_loss": 0.5 * value_loss,
+                "entropy": entropy.view(values.shape),
+                "old_approx_kl": -log_ratio,
+                "approx_kl": ratio - 1 - log_ratio,
+                "clipfrac": ((ratio - 1).abs() > config.clip_coef).float(),
+                "importance": ratio,
+            }
+            means = {name: (term * share[part]).sum() for name, term in terms.items()}
+            loss = means["policy_loss"] + config.vf_coef * means["value_loss"] - config.ent_coef * means["entropy"]
             loss.backward()
-            self.ratio[rows] = ratio.detach()
-            self.values[rows] = values.detach()
-            if (minibatch + 1) % self.accumulate_minibatches == 0:
-                nn.utils.clip_grad_norm_(self.uncompiled_policy.parameters(), config["max_grad_norm"])
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-
-            with torch.no_grad():
-                measured = {
-                    "policy_loss": policy_loss,
-                    "value_loss": value_loss,
-                    "entropy": entropy.mean(),
-                    "old_approx_kl": -log_ratio.mean(),
-                    "approx_kl": (ratio - 1 - log_ratio).mean(),
-                    "clipfrac": ((ratio - 1).abs() > config["clip_coef"]).float().mean(),
-                    "importance": ratio.mean(),
-                }
-            for name, value in measured.items():
-                losses[name] += value.item() / self.total_minibatches
-
-        targets = advantages + self.values
-        losses["explained_variance"] = (1 - (targets - self.values).var() / targets.var()).item()
-        self.losses = dict(losses)
+            self.ratio[rows[part]], self.values[rows[part]] = ratio.detach(), values.detach()
+            for name, mean in means.items():
+                losses[name] = losses[name] + mean.detach()
+        return losses
 
     @override
     def train(self) -> None:
@@ -222,32 +319,10 @@ class PPO(StockTrainer):
         self.stats = defaultdict(list)
         self.check_finite()
 
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"reward_scale": self.reward_scale.state_dict()}
 
-def bootstrapped_advantages(rollout: Any, following: Any, ratio: Tensor, config: dict[str, Any]) -> Tensor:
-    """V-trace's generalised advantages, float32 [S, T], of S segments of T steps that go on after their end.
-
-    `rollout` holds values, rewards, terminals and truncations, float32 [S, T] each; `following` the same, [S] each, for
-    the step after each segment's last; `ratio` [S, T] are the probability ratios, cut at their ceilings here. A
-    truncated episode would have gone on, so its last value counts as its future, but nothing flows back from the
-    episode after it.
-
-    Sources: Schulman et al., 2016, "GAE", equation 16; Espeholt et al., 2018, "IMPALA", section 4.1; Pardo et al.,
-    2018, "Time limits in reinforcement learning". In torch, since PuffeRL's kernel knows neither truncations nor a
-    following step, and its Linux build loads only where CUDA's libraries are.
-    """
-    values, rewards, terminals, truncations = (
-        torch.cat([stored, column.unsqueeze(1)], dim=1) for stored, column in zip(rollout, following, strict=True)
-    )
-    gamma, trace_decay = config["gamma"], config["gamma"] * config["gae_lambda"]
-    rho, c = ratio.clamp(max=config["vtrace_rho_clip"]), ratio.clamp(max=config["vtrace_c_clip"])
-    advantages = torch.zeros_like(ratio)
-    advantage = torch.zeros_like(ratio[:, 0])
-    for t in reversed(range(ratio.shape[1])):
-        # delta[t] = rho[t] (r[t+1] + gamma V(o[t+1]) (1 - terminal[t+1]) - V(o[t]))
-        has_future = 1 - terminals[:, t + 1]
-        delta = rho[:, t] * (rewards[:, t + 1] + gamma * values[:, t + 1] * has_future - values[:, t])
-        # A[t] = delta[t] + gamma lambda c[t] A[t+1] (1 - terminal[t+1]) (1 - truncation[t+1])
-        goes_on = has_future * (1 - truncations[:, t + 1])
-        advantage = delta + trace_decay * c[:, t] * advantage * goes_on
-        advantages[:, t] = advantage
-    return advantages
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.reward_scale.load_state_dict(state["reward_scale"])

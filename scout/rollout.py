@@ -9,6 +9,7 @@ from mettagrid.simulator import Simulation
 
 from scout.device import seed_everything
 from scout.environment import evaluation_map_seed, with_map_seed
+from scout.observation import NO_CELL
 from scout.policies import Policy
 
 ROLES = ("aligner", "miner", "scout", "scrambler")
@@ -42,7 +43,7 @@ class SeenCells:
         if not self._know_their_place:
             return
         place, feature, value = np.moveaxis(self._observations, -1, 0)
-        of_no_cell = place == 0xFE
+        of_no_cell = place == NO_CELL
         north, south, west, east = (
             np.where(of_no_cell & (feature == offset), value, 0).sum(axis=1, dtype=int) for offset in self._offsets
         )

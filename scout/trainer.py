@@ -59,6 +59,13 @@ class StockTrainer(pufferl.PuffeRL):
         """The rate that the next update will use."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def state_dict(self) -> dict[str, Any]:
+        """What an algorithm has learned beside the network: tensors, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+
     def check_finite(self) -> None:
         """After an update: raises ScoutError naming the loss or parameter that is not finite.
 

@@ -167,6 +167,7 @@ def _contents(trainer: StockTrainer) -> dict[str, Any]:
         "model": trainer.uncompiled_policy.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
+        "trainer": trainer.state_dict(),
         "agent_steps": trainer.global_step,
         "update": trainer.epoch,
     }

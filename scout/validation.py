@@ -1,5 +1,6 @@
 """From plain values to the typed schema, with one message for everything that is wrong."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -20,15 +21,17 @@ def validate[Schema: Group](schema: type[Schema], values: dict[str, Any]) -> Sch
 
 
 def _explain(schema: type[BaseModel], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
+    path, group = _place(schema, [str(part) for part in problem["loc"]])
     key, value = ".".join(path), problem["input"]
     match problem["type"]:
         case "value_error":  # a check of ours across keys, which names them itself
             return str(problem["ctx"]["error"])
         case "extra_forbidden":
-            return unknown_key(schema, key, value)
-        case "model_type":
+            return unknown_key(schema, key, value, None if group is schema else [*group.model_fields])
+        case "model_type" | "union_tag_not_found":
             return f"{key}={value} is not valid: expected a group of keys"
+        case "union_tag_invalid":
+            return f"{key}.name={problem['ctx']['tag']} is not valid: expected one of {problem['ctx']['expected_tags']}"
         case "missing":
             return f"{key} is missing: set it"
     expected = problem["msg"].removeprefix("Input should be ")
@@ -37,33 +40,57 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
     return f"{key}={value} is not valid: expected {expected}"
 
 
-def unknown_key(schema: type[BaseModel], key: str, value: object = None) -> str:
-    """The message for a key that no group has: its nearest spelling among all keys, and the valid ones beside it."""
+def _place(schema: type[BaseModel], location: list[str]) -> tuple[list[str], type[BaseModel]]:
+    """The dotted key's parts, and the group it stands in, of a pydantic location.
+
+    Where a group is one of several (model), pydantic adds its name to the location, which is no part of the key.
+    """
+    path, group, parts = [], schema, list(location)
+    while parts:
+        path.append(parts.pop(0))
+        field = group.model_fields.get(path[-1])
+        groups = groups_of(field.annotation) if field else []
+        if len(groups) > 1 and parts:
+            name = parts.pop(0)
+            group = next(option for option in groups if option.model_fields["name"].default == name)
+        elif groups and parts:
+            group = groups[0]
+    return path, group
+
+
+def unknown_key(schema: type[BaseModel], key: str, value: object = None, siblings: Sequence[str] | None = None) -> str:
+    """The message for a key that its group does not have: the nearest spelling among all keys, and the valid ones.
+
+    `siblings` are the keys of the very group; without them, those of all groups that could stand there.
+    """
     keys = ["experiment", *all_keys(schema)] if schema is Experiment else all_keys(schema)
     prefix = key.rpartition(".")[0]
-    siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
     shown = key if value is None else f"{key}={value}"
-    if key in keys or (prefix in keys and not siblings):  # an optional group, or free keys such as mission.rewards
-        return f"{shown} is not in the composed config; `--cfg job` shows what is, and +{key}=VALUE adds it to {prefix}"
+    if siblings is None:
+        siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
+        free = prefix in keys and not siblings  # free keys such as mission.rewards
+        if prefix and key in keys and not free and schema is Experiment:
+            return f"{shown} is a key of another option of {prefix}; `--cfg job` shows the keys of the chosen one"
+        if key in keys or free:  # an optional group of evaluate.py, or free keys
+            composed = f"{shown} is not in the composed config"
+            return f"{composed}; `--cfg job` shows what is, and +{key}=VALUE adds it to {prefix}"
     where = f"in {prefix}" if prefix else "at the top level"
     leaf = key.rpartition(".")[2]
     return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
 
 
 def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key of a schema, groups included."""
+    """Every dotted key of a schema, groups included; where there are several groups to choose from, those of each."""
     keys = []
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
-        group = group_of(field.annotation)
-        if group is not None:
-            keys += all_keys(group, f"{prefix}{name}.")
+        for group in groups_of(field.annotation):
+            keys += [key for key in all_keys(group, f"{prefix}{name}.") if key not in keys]
     return keys
 
 
-def group_of(annotation: Any) -> type[BaseModel] | None:
-    """The group that a field's type is, be it optional; None for a plain key."""
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return None
+def groups_of(annotation: Any) -> list[type[BaseModel]]:
+    """The groups that a field can be: none for a plain key, several where its `name` chooses one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [group for part in get_args(annotation) for group in groups_of(part)]

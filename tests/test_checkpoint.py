@@ -112,7 +112,7 @@ def test_a_checkpoint_knows_its_run_and_its_steps(run_dir: Path) -> None:
 def test_a_checkpoint_holds_what_resuming_needs(finished_run: Path) -> None:
     """The last checkpoint of a run has weights, optimizer, schedule and counts, readable without running any code."""
     contents = torch.load(finished_run / "checkpoints" / "000002.pt", weights_only=True)
-    assert contents.keys() == {"model", "optimizer", "scheduler", "agent_steps", "update"}
+    assert contents.keys() == {"model", "optimizer", "scheduler", "trainer", "agent_steps", "update"}
     assert (contents["agent_steps"], contents["update"]) == (512, 2)
     # Two updates of two minibatches are four steps of the optimizer.
     assert {int(state["step"]) for state in contents["optimizer"]["state"].values()} == {4}

@@ -14,7 +14,7 @@ GROUPS = {
     "device": "auto, cpu, cuda, mps",
     "experiment": "notebook, smoke",
     "mission": "aligner_tutorial, arena, machina_1, miner_tutorial, scout_tutorial, scrambler_tutorial",
-    "model": "cnn_lstm",
+    "model": "attention, cnn_lstm, conv, conv_memoryless",
     "optimizer": "adam, adamw, muon",
     "trainer": "ppo, pufferl",
     "vecenv": "multiprocessing, serial",

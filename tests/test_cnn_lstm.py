@@ -9,9 +9,10 @@ from cogames.policy.tutorial_policy import TutorialPolicyNet
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
 
-from scout.config import MissionConfig, ModelConfig
+from scout.config import MissionConfig
 from scout.environment import with_map_seed
 from scout.mission import make_game
+from scout.model_config import CnnLstmConfig
 from scout.models.cnn_lstm import CnnLstm
 from scout.observation import feature_scales, tokens_to_grid
 
@@ -35,7 +36,7 @@ def observations() -> torch.Tensor:
 def networks(into: str) -> tuple[CnnLstm, TutorialPolicyNet]:
     """Ours and cogames' network, with the weights of one loaded into the other."""
     torch.manual_seed(0)
-    ours, theirs = CnnLstm(ENV_INFO, ModelConfig()), TutorialPolicyNet(ENV_INFO)
+    ours, theirs = CnnLstm(ENV_INFO, CnnLstmConfig()), TutorialPolicyNet(ENV_INFO)
     if into == "ours":
         ours.load_state_dict(theirs.state_dict())
     else:
@@ -87,7 +88,7 @@ def test_outputs_and_states_equal_cogames_tutorial_policy(
 
 def test_steps_one_by_one_equal_a_segment(observations: torch.Tensor) -> None:
     """Carrying the state from step to step gives what the whole segment gives, to 1e-5."""
-    network = CnnLstm(ENV_INFO, ModelConfig())
+    network = CnnLstm(ENV_INFO, CnnLstmConfig())
     state: dict[str, Any] = {"lstm_h": torch.zeros(4, 512), "lstm_c": torch.zeros(4, 512)}
     with torch.no_grad():
         whole, _ = network(observations)
@@ -97,7 +98,7 @@ def test_steps_one_by_one_equal_a_segment(observations: torch.Tensor) -> None:
 
 def test_sizes_are_config_keys(observations: torch.Tensor) -> None:
     """Every size of the config is the size of a layer."""
-    config = ModelConfig(
+    config = CnnLstmConfig(
         conv_channels=[3, 5], kernel_size=5, stride=1, cnn_features=7, self_features=11, hidden_size=13
     )
     network = CnnLstm(ENV_INFO, config)

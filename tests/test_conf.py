@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from scout import cli
 from scout.config import EvaluationConfig, Experiment, Group
-from scout.validation import all_keys, group_of
+from scout.validation import all_keys, groups_of
 
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -101,7 +101,10 @@ def test_the_folders_of_conf_are_the_groups_of_the_schema() -> None:
 def test_an_option_alone_is_a_valid_experiment(group: str, option: str) -> None:
     """`python train.py group=option` passes every check, and the option is the one that its file is named after."""
     chosen = getattr(compose_experiment(f"{group}={option}"), group)
-    assert (chosen.mode if group == "wandb" else chosen.name) == option
+    if option == "conv_memoryless":  # one network, without its memory
+        assert (chosen.name, chosen.memory) == ("conv", "none")
+    else:
+        assert (chosen.mode if group == "wandb" else chosen.name) == option
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
@@ -182,7 +185,6 @@ def test_the_notebook_experiment_has_the_notebooks_values(notebook: dict[str, An
         ("mission.variants=[credit,scout_rewards]", "mission.variants", ["credit", "scout_rewards"]),
         ("trainer.batch_size=8192", "trainer.batch_size", 8192),
         ("checkpoint.interval=5", "checkpoint.interval", 5),
-        ("trainer=ppo", "trainer.name", "ppo"),
         ("wandb=disabled", "wandb.mode", "disabled"),
     ],
 )
@@ -193,6 +195,13 @@ def test_the_command_line_wins_over_an_experiment(
     changed = flat(compose_experiment("experiment=notebook", override).model_dump())
     assert changed == notebook | {key: value}
     assert notebook[key] != value
+
+
+def test_the_notebooks_run_on_the_corrected_trainer(notebook: dict[str, Any]) -> None:
+    """`experiment=notebook trainer=ppo` keeps the seed's settings, but for what PuffeRL always does."""
+    changed = flat(compose_experiment("experiment=notebook", "trainer=ppo").model_dump())
+    corrected = {"name": "ppo", "reward_clip": None, "carry_state": True, "prioritized_replay": False}
+    assert changed == notebook | {f"trainer.{key}": value for key, value in corrected.items()}
 
 
 def test_several_overrides_hold_together() -> None:
@@ -206,13 +215,12 @@ def test_several_overrides_hold_together() -> None:
 # -- dead keys ---------------------------------------------------------------------------------------------------------
 
 
-def groups_of(schema: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """The name of each group's class and the prefix of its keys."""
-    found = {schema.__name__: prefix}
+def prefixes_of(schema: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """The name of each group's class, its base classes included, and the prefix of its keys."""
+    found = {base.__name__: prefix for base in schema.__mro__ if issubclass(base, Group) and base is not Group}
     for name, field in schema.model_fields.items():
-        group = group_of(field.annotation)
-        if group is not None:
-            found |= groups_of(group, f"{prefix}{name}.")
+        for group in groups_of(field.annotation):
+            found |= prefixes_of(group, f"{prefix}{name}.")
     return found
 
 
@@ -230,7 +238,7 @@ def keys_read_in(path: Path, schema: type[Group]) -> set[str]:
     Followed are arguments that are annotated as the schema or as one of its groups, what is assigned from such a one,
     and whatever is called `experiment` where the schema is Experiment.
     """
-    groups, keys = groups_of(schema), set(all_keys(schema))
+    groups, keys = prefixes_of(schema), set(all_keys(schema))
     read = set()
     for function in ast.walk(ast.parse(path.read_text())):
         if not isinstance(function, ast.FunctionDef):
@@ -258,9 +266,12 @@ def resolve(node: ast.AST, prefixes: dict[str, str], schema: type[Group]) -> str
     return None
 
 
+SCHEMA = ("config.py", "config_checks.py", "model_config.py")
+
+
 def read_as_attributes(schema: type[Group]) -> set[str]:
     """Keys that some module reads; the schema itself and its checks do not count, for they build nothing."""
-    modules = [path for path in (ROOT / "scout").rglob("*.py") if path.name not in ("config.py", "config_checks.py")]
+    modules = [path for path in (ROOT / "scout").rglob("*.py") if path.name not in SCHEMA]
     return {key for path in modules for key in keys_read_in(path, schema)}
 
 
@@ -302,17 +313,16 @@ def test_every_hyperparameter_is_handed_to_pufferl() -> None:
     assert {key: handed.get(key) for key in expected} == expected
 
 
-@pytest.mark.parametrize("trainer", ["ppo", "pufferl"])
-def test_every_hyperparameter_is_read_by_each_trainer(trainer: str) -> None:
-    """Each key of the group trainer is looked up in PuffeRL, or for trainer=ppo in what takes PuffeRL's place."""
-    from scout import ppo
+def test_every_hyperparameter_is_read_by_each_trainer() -> None:
+    """Each key of the group trainer is read by trainer=ppo; PuffeRL reads each but those that it refuses to change."""
     from scout.pufferl import pufferl
 
-    source = inspect.getsource(pufferl.PuffeRL)
-    if trainer == "ppo":  # it replaces PuffeRL's evaluate() and train(), and keeps its set-up
-        source = inspect.getsource(pufferl.PuffeRL.__init__) + inspect.getsource(ppo)
-    names = [name for name in type(Experiment().trainer).model_fields if name != "name"]
-    assert [name for name in names if f'config["{name}"]' not in source] == []
+    names = {name for name in type(Experiment().trainer).model_fields if name != "name"}
+    always = {"target_kl", "reward_clip", "normalize_rewards", "carry_state", "prioritized_replay"}
+    shipped, set_up = inspect.getsource(pufferl.PuffeRL), inspect.getsource(pufferl.PuffeRL.__init__)
+    assert {name for name in names if f'config["{name}"]' not in shipped} == always
+    read = {key.removeprefix("trainer.") for key in read_as_attributes(Experiment)}
+    assert {name for name in names - read if f'config["{name}"]' not in set_up} == set()
 
 
 def test_every_optimizer_key_is_read_by_pufferl() -> None:

@@ -19,11 +19,12 @@ from mettagrid.simulator.rollout import Rollout
 from torch import nn
 
 from scout.checkpoint import load_experiment, save_checkpoint
-from scout.config import EvaluationConfig, Experiment, MissionConfig, ModelConfig
+from scout.config import EvaluationConfig, Experiment, MissionConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
 from scout.errors import ScoutError
 from scout.evaluation import EvaluationResult, bootstrap_interval, evaluate, play_all
 from scout.mission import make_game
+from scout.model_config import CnnLstmConfig
 from scout.policies import NetworkPolicy, NoopPolicy, RandomPolicy
 from scout.rollout import play
 from scout.training import build
@@ -341,13 +342,13 @@ def test_a_wrong_key_of_the_mission_is_an_error_that_names_it(
 def test_a_model_beside_a_run_is_refused(judge: Callable[..., EvaluationResult], small_run: Path) -> None:
     """A run folder has the sizes of its network, so model= would have no effect."""
     with pytest.raises(ScoutError, match=r"^model=cnn_lstm has no effect: .*small has its own; leave it out$"):
-        judge(checkpoint=str(small_run), model=ModelConfig().model_dump())
+        judge(checkpoint=str(small_run), model=CnnLstmConfig().model_dump())
 
 
 def test_a_model_beside_a_baseline_is_refused(judge: Callable[..., EvaluationResult]) -> None:
     """A baseline has no network, so model= would have no effect."""
     with pytest.raises(ScoutError, match=r"^model=cnn_lstm has no effect with policy=noop: leave it out$"):
-        judge(policy="noop", model=ModelConfig().model_dump())
+        judge(policy="noop", model=CnnLstmConfig().model_dump())
 
 
 def test_a_bare_state_dict_is_played_with_the_sizes_that_are_given(

@@ -5,12 +5,14 @@ from typing import Protocol, cast
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
-from scout.config import ModelConfig
 from scout.errors import ScoutError
+from scout.model_config import ModelConfig
+from scout.models.attention import Attention
 from scout.models.cnn_lstm import CnnLstm
+from scout.models.conv import Conv
 from scout.targets import load_target
 
-MODELS = {"cnn_lstm": CnnLstm}
+MODELS: dict[str, type[nn.Module]] = {"cnn_lstm": CnnLstm, "conv": Conv, "attention": Attention}
 
 
 class RecurrentPolicy(Protocol):

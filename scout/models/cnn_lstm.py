@@ -7,7 +7,7 @@ from einops import rearrange
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
-from scout.config import ModelConfig
+from scout.model_config import CnnLstmConfig
 from scout.observation import feature_scales, tokens_to_grid
 
 
@@ -20,7 +20,7 @@ class CnnLstm(nn.Module):
 
     _feature_scale: Tensor
 
-    def __init__(self, env_info: PolicyEnvInterface, config: ModelConfig) -> None:
+    def __init__(self, env_info: PolicyEnvInterface, config: CnnLstmConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
         self._height, self._width = env_info.obs_height, env_info.obs_width

@@ -1,0 +1,107 @@
+"""The group `model`: one class a network, chosen by `name`; each has the keys that its network reads and no others."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from scout.group import Group, Positive, chosen_by_name
+
+MemoryKind = Literal["lstm", "gru", "none"]
+
+
+class ModelConfig(Group):
+    """What every network has."""
+
+    name: str
+    """Which network."""
+    target: str | None = None
+    """Your own network, as module.Class: called with (PolicyEnvInterface, this group)."""
+    options: dict[str, Any] = {}
+    """Free keys for a network of your own; refused without target."""
+    hidden_size: Positive = 512
+    """Width of the recurrent layer."""
+
+    @model_validator(mode="after")
+    def _options_have_a_reader(self) -> Self:
+        if self.options and self.target is None:
+            raise ValueError(f"model.options={self.options} is only for a network of your own: set model.target")
+        return self
+
+
+class ConvolutionConfig(ModelConfig):
+    """What networks with two convolutions have."""
+
+    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 128]
+    """Channels of the two convolutions."""
+    kernel_size: Positive = 3
+    """Side of the convolutions' kernels, in cells; odd."""
+    stride: Positive = 2
+    """Stride of both convolutions, in cells."""
+
+    @model_validator(mode="after")
+    def _kernel_has_a_centre(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"model.kernel_size={self.kernel_size} must be odd: take {self.kernel_size + 1}")
+        return self
+
+
+class CnnLstmConfig(ConvolutionConfig):
+    name: Literal["cnn_lstm"] = "cnn_lstm"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The seed notebook's network, which cogames' `tutorial` policy can play."""
+    cnn_features: Positive = 256
+    """Width of the layer after the convolutions."""
+    self_features: Positive = 256
+    """Width of the layer that reads the agent's own cell."""
+
+
+class EmbeddingConfig(ModelConfig):
+    """What networks have that embed tokens."""
+
+    memory: MemoryKind = "gru"
+    """gru, lstm, or none: a layer without memory in their place."""
+    embedding_size: Positive = 32
+    """Width of a token's embedding."""
+    global_features: Positive = 128
+    """Width of the layer that reads the tokens of no cell: place, time, last action, the team's stock."""
+    features: Positive = 256
+    """Width of the layer that reads the cells."""
+
+
+class ConvConfig(ConvolutionConfig, EmbeddingConfig):
+    name: Literal["conv"] = "conv"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Convolutions over embedded tokens, and the tokens of no cell beside them."""
+    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 64]
+    """Channels of the two convolutions."""
+    hidden_size: Positive = 256
+    """Width of the recurrent layer."""
+
+
+class AttentionConfig(EmbeddingConfig):
+    name: Literal["attention"] = "attention"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Attention over the set of embedded tokens."""
+    embedding_size: Positive = 64
+    """Width of a token's embedding."""
+    token_features: Positive = 128
+    """Width of the layer that reads each token."""
+    heads: Positive = 8
+    """Learned questions that are put to the tokens; divides token_features."""
+    hidden_size: Positive = 256
+    """Width of the recurrent layer."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_features(self) -> Self:
+        if self.token_features % self.heads:
+            raise ValueError(
+                f"model.heads={self.heads} must divide model.token_features={self.token_features}: "
+                f"take model.token_features={self.token_features // self.heads * self.heads or self.heads}"
+            )
+        return self
+
+
+Model = Annotated[
+    Annotated[CnnLstmConfig, Tag("cnn_lstm")]
+    | Annotated[ConvConfig, Tag("conv")]
+    | Annotated[AttentionConfig, Tag("attention")],
+    Discriminator(chosen_by_name("cnn_lstm")),
+]
+"""Any network's group."""
