@@ -10,7 +10,7 @@ FIND_PYTHON = for candidate in $$PYTHON3 python3.12 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$candidate" && break; done
 UV = $(shell command -v uv || echo $(VENV)/bin/uv)
 
-.PHONY: setup train evaluate test test-all lint lock docs clean
+.PHONY: setup train evaluate test test-all lint lock docs learning clean
 setup: $(READY)
 
 # The stamp holds what was installed, so a changed lock is seen even where git sets new times on old files.
@@ -58,6 +58,10 @@ lock: $(READY)
 
 docs: $(READY)
 	$(PYTHON) docs/make_configuration.py
+
+# Some hours; what is in benchmarks/learning.json already is not made again.
+learning: $(READY)
+	$(PYTHON) benchmarks/learning.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

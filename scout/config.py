@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from scout import config_checks
 from scout.group import Fraction, Group, Integer, NonNegative, Positive, chosen_by_name
-from scout.model_config import CnnLstmConfig, Model
+from scout.model_config import ConvConfig, Model
 
 
 class TeamConfig(Group):
@@ -107,13 +107,13 @@ class TrainerConfig(Group):
     """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped (PufferlConfig)."""
     batch_size: Positive | None = None
     """Agent steps of a rollout, on which an update trains; null is one segment of every agent."""
-    minibatch_size: Positive = 4096
+    minibatch_size: Positive = 1024
     """Agent steps of an optimizer step."""
     max_minibatch_size: Positive = 32768
     """Agent steps in memory at once; a larger minibatch is accumulated from parts of this size."""
     bptt_horizon: Annotated[Integer, Field(ge=2)] = 64
     """Steps of a segment, through which gradients flow back in time."""
-    update_epochs: Positive = 1
+    update_epochs: Positive = 3
     """How often an update trains on as much data as the batch holds."""
     gamma: Fraction = 0.995
     """Discount of a step."""
@@ -123,7 +123,7 @@ class TrainerConfig(Group):
     """How far the probability ratio may go from 1."""
     vf_coef: NonNegative = 2.0
     """Weight of the value loss."""
-    vf_clip_coef: Annotated[float, Field(gt=0)] | None = 0.2
+    vf_clip_coef: Annotated[float, Field(gt=0)] | None = None
     """How far a value may go from the rollout's; null does not limit it."""
     ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
@@ -161,6 +161,7 @@ class TrainerConfig(Group):
 
 class PufferlConfig(TrainerConfig):
     name: Literal["ppo", "pufferl"] = "pufferl"
+    vf_clip_coef: Annotated[float, Field(gt=0)] | None = 0.2
     reward_clip: Annotated[float, Field(gt=0)] | None = 1.0
     carry_state: bool = False
     prioritized_replay: bool = True
@@ -175,7 +176,7 @@ Trainer = Annotated[
 class VecenvConfig(Group):
     name: Literal["serial", "multiprocessing"] = "serial"
     """serial: in this process; multiprocessing: in num_workers processes, for machines with many cores."""
-    num_envs: Annotated[Integer, Field(ge=1, le=8192)] = 64
+    num_envs: Annotated[Integer, Field(ge=1, le=8192)] = 16
     """Environments of the run."""
     num_workers: Positive = 1
     """Worker processes; 1 for serial."""
@@ -237,7 +238,7 @@ class Experiment(Group):
     """Seconds between progress lines where there is no terminal."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     mission: MissionConfig = MissionConfig()
-    model: Model = CnnLstmConfig()
+    model: Model = ConvConfig()
     trainer: Trainer = TrainerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     vecenv: VecenvConfig = VecenvConfig()

@@ -102,6 +102,6 @@ Model = Annotated[
     Annotated[CnnLstmConfig, Tag("cnn_lstm")]
     | Annotated[ConvConfig, Tag("conv")]
     | Annotated[AttentionConfig, Tag("attention")],
-    Discriminator(chosen_by_name("cnn_lstm")),
+    Discriminator(chosen_by_name("conv")),
 ]
 """Any network's group."""

@@ -202,7 +202,9 @@ class PPO(StockTrainer):
             if begin == 0:
                 self._order = torch.randperm(self.segments, device=self.config["device"])
             return self._order[begin : begin + size], torch.ones(size, 1, device=self.config["device"])
-        beta = config.prio_beta0 + (1 - config.prio_beta0) * config.prio_alpha * self.epoch / self.total_updates
+        # Up to 1, where the weights undo the draw's bias altogether; PuffeRL multiplies by prio_alpha, so never.
+        progress = min(self.epoch / max(self.total_updates - 1, 1), 1.0)
+        beta = config.prio_beta0 + (1 - config.prio_beta0) * progress
         priorities = advantages.abs().sum(dim=1) ** config.prio_alpha
         probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
         rows = torch.multinomial(probabilities, size)

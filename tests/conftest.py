@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY: dict[str, Any] = {
     "total_timesteps": 512,
     "mission": {"max_steps": 25},
-    "model": {"conv_channels": [4, 8], "cnn_features": 8, "self_features": 8, "hidden_size": 16},
+    "model": {"name": "cnn_lstm", "conv_channels": [4, 8], "cnn_features": 8, "self_features": 8, "hidden_size": 16},
     "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16},
     "vecenv": {"num_envs": 4},
     "checkpoint": {"interval": 1},
@@ -40,8 +40,12 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def tiny_experiment(**changes: Any) -> Experiment:
-    """A small experiment with some keys changed: tiny_experiment(seed=3, vecenv={"num_envs": 2})."""
-    return Experiment.model_validate(merge(TINY, changes))
+    """A small experiment with some keys changed: tiny_experiment(seed=3, vecenv={"num_envs": 2}).
+
+    A network that is named gets its own keys alone: tiny_experiment(model={"name": "conv", "hidden_size": 8}).
+    """
+    base = {key: value for key, value in TINY.items() if key != "model" or "name" not in changes.get("model", {})}
+    return Experiment.model_validate(merge(base, changes))
 
 
 def tiny_overrides(**changes: Any) -> list[str]:
