@@ -308,7 +308,7 @@ def test_every_hyperparameter_is_handed_to_pufferl() -> None:
     experiment = Experiment()
     expected = experiment.trainer.model_dump(exclude={"name"})
     expected |= experiment.optimizer.model_dump(exclude={"name", "weight_decay"})
-    expected["batch_size"] = 16384  # null: 64 environments x 4 agents x 64 steps
+    expected["batch_size"] = 4096  # null: 16 environments x 4 agents x 64 steps
     handed = pufferl_config(experiment, "cpu")
     assert {key: handed.get(key) for key in expected} == expected
 
