@@ -118,8 +118,8 @@ def make_all() -> list[dict[str, Any]]:
 def table(records: list[dict[str, Any]]) -> str:
     """Markdown: one row a contender, with the mean over seeds and episodes, its interval, and each seed's mean."""
     lines = [
-        "| | return per agent | 95% interval | seed 1 | seed 2 | updates | minutes on one core |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | return per agent | 95% interval | seed 1 | seed 2 | updates |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, title in [("random", "random moves"), *((name, title) for name, (title, _) in CONTENDERS.items())]:
         found = sorted((record for record in records if record["contender"] == name), key=lambda r: r["seed"] or 0)
@@ -127,9 +127,9 @@ def table(records: list[dict[str, Any]]) -> str:
             continue
         low, high = bootstrap_interval(pooled(found)) or (0, 0)
         seeds = [f"{statistics.mean(record['returns']):.2f}" for record in found] if name != "random" else ["", ""]
-        cost = ["", ""] if name == "random" else [str(found[0]["updates"]), f"{found[0]['seconds'] / 60:.0f}"]
+        updates = "" if name == "random" else str(found[0]["updates"])
         mean = statistics.mean(pooled(found))
-        lines.append(" | ".join([f"| {title}", f"**{mean:.2f}**", f"{low:.2f} to {high:.2f}", *seeds, *cost]) + " |")
+        lines.append(" | ".join([f"| {title}", f"**{mean:.2f}**", f"{low:.2f} to {high:.2f}", *seeds, updates]) + " |")
     return "\n".join(lines)
 
 

@@ -36,20 +36,25 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    lines = _table(schema, prefix)
+def _tables(schema: type[BaseModel], prefix: str = "", first: type[BaseModel] = BaseModel) -> list[str]:
+    """The table of a group and those within it; where it extends the first of several, of what it changes alone."""
+    extends = first is not BaseModel and issubclass(schema, first) and schema is not first
+    lines = _table(schema, prefix, first if extends else None)
     for name, field in schema.model_fields.items():
         groups = groups_of(field.annotation)
         for group in groups:
             option = f"={group.model_fields['name'].default}" if len(groups) > 1 else ""
-            lines += ["", f"### {prefix}{name}{option}", *_tables(group, f"{prefix}{name}.")]
+            lines += ["", f"### {prefix}{name}{option}"]
+            if issubclass(group, groups[0]) and group is not groups[0]:
+                lines += ["", f"As {name}={groups[0].model_fields['name'].default}, but:"]
+            lines += _tables(group, f"{prefix}{name}.", groups[0])
     return lines
 
 
-def _table(schema: type[BaseModel], prefix: str = "") -> list[str]:
+def _table(schema: type[BaseModel], prefix: str = "", base: type[BaseModel] | None = None) -> list[str]:
     lines = ["", "| key | default | valid | meaning |", "| --- | --- | --- | --- |"]
     for name, field in schema.model_fields.items():
-        if groups_of(field.annotation):
+        if groups_of(field.annotation) or (base is not None and field.default == base.model_fields[name].default):
             continue
         default = _plain(field.default)
         meaning = (field.description or "").replace("\n", " ")

@@ -103,18 +103,18 @@ class OptimizerConfig(Group):
 
 
 class TrainerConfig(Group):
-    name: Literal["ppo", "pufferl"] = "ppo"
-    """ppo: PuffeRL with its learning defects mended; pufferl: PuffeRL as shipped (PufferlConfig)."""
+    name: Literal["ppo"] = "ppo"
+    """PuffeRL with its learning defects mended."""
     batch_size: Positive | None = None
     """Agent steps of a rollout, on which an update trains; null is one segment of every agent."""
     minibatch_size: Positive = 1024
     """Agent steps of an optimizer step."""
     max_minibatch_size: Positive = 32768
-    """Agent steps in memory at once; a larger minibatch is accumulated from parts of this size."""
+    """Agent steps in memory at once; a larger minibatch is averaged over parts of this size, which PuffeRL adds up."""
     bptt_horizon: Annotated[Integer, Field(ge=2)] = 64
     """Steps of a segment, through which gradients flow back in time."""
     update_epochs: Positive = 3
-    """How often an update trains on as much data as the batch holds."""
+    """How often an update trains on the whole batch; PuffeRL draws as many segments, but not each of them."""
     gamma: Fraction = 0.995
     """Discount of a step."""
     gae_lambda: Fraction = 0.90
@@ -124,7 +124,7 @@ class TrainerConfig(Group):
     vf_coef: NonNegative = 2.0
     """Weight of the value loss."""
     vf_clip_coef: Annotated[float, Field(gt=0)] | None = None
-    """How far a value may go from the rollout's; null does not limit it."""
+    """How far a value may go from the rollout's; null does not limit it, which PuffeRL always does."""
     ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.5
@@ -160,11 +160,16 @@ class TrainerConfig(Group):
 
 
 class PufferlConfig(TrainerConfig):
-    name: Literal["ppo", "pufferl"] = "pufferl"
+    name: Literal["pufferl"] = "pufferl"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """PuffeRL as shipped."""
     vf_clip_coef: Annotated[float, Field(gt=0)] | None = 0.2
+    """How far a value may go from the last one computed; PuffeRL always limits it."""
     reward_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """PuffeRL always clamps rewards to +- 1."""
     carry_state: bool = False
+    """PuffeRL begins each rollout without memory."""
     prioritized_replay: bool = True
+    """PuffeRL always draws segments by their advantages, anew for each minibatch."""
 
 
 Trainer = Annotated[
@@ -185,7 +190,9 @@ class VecenvConfig(Group):
     map_seeds: Literal["spread", "consecutive"] = "spread"
     """spread: no two environments or episodes share a map; consecutive: the seed notebook's way, where they do."""
     early_reset: bool = True
-    """End each environment's first episode at a random step, so that episodes do not all end together."""
+    """End each environment's first episode at a random step, as the seed does, so that not all episodes end together.
+
+    PuffeRL takes such an end for none at all; trainer=ppo knows that the episode would have gone on."""
 
 
 class DeviceConfig(Group):
@@ -285,7 +292,7 @@ class EvaluationConfig(Group):
     mission: dict[str, Any] | None = None
     """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
     model: Model | None = None
-    """Sizes of a bare state_dict's network, when they are not the seed's."""
+    """Network of a bare state_dict, when it is not the seed's."""
     device: DeviceConfig = DeviceConfig()
 
     @model_validator(mode="after")
