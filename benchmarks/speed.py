@@ -1,4 +1,4 @@
-"""Agent steps per second and peak memory, in turns in one run: the seed's own loop, this project's trainers, the default.
+"""Agent steps per second and peak memory, in turns in one run: the seed's own loop, both trainers, the default.
 
 `corrected` is `experiment=notebook trainer=ppo`: the corrected trainer at the seed's network and batch.
 `python benchmarks/speed.py [TURNS]` prints a table and writes benchmarks/speed.json. Each turn is a process of its own.

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from scout import config_checks
 from scout.group import Fraction, Group, Integer, NonNegative, Positive, chosen_by_name
-from scout.model_config import ConvConfig, Model
+from scout.model_config import ConvConfig, ForeignModel, Model
 
 
 class TeamConfig(Group):
@@ -291,7 +291,7 @@ class EvaluationConfig(Group):
     """Seconds between the steps shown."""
     mission: dict[str, Any] | None = None
     """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
-    model: Model | None = None
+    model: ForeignModel | None = None
     """Network of a bare state_dict, when it is not the seed's."""
     device: DeviceConfig = DeviceConfig()
 

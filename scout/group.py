@@ -27,4 +27,4 @@ class Group(BaseModel):
 
 def chosen_by_name(default: str) -> Callable[[Any], Any]:
     """Which of several groups is meant, for pydantic's Discriminator: its `name`, or the default without one."""
-    return lambda value: value.get("name", default) if isinstance(value, dict) else getattr(value, "name", None)
+    return lambda value: str(value.get("name", default)) if isinstance(value, dict) else getattr(value, "name", None)

@@ -93,15 +93,17 @@ class AttentionConfig(EmbeddingConfig):
         if self.token_features % self.heads:
             raise ValueError(
                 f"model.heads={self.heads} must divide model.token_features={self.token_features}: "
-                f"take model.token_features={self.token_features // self.heads * self.heads or self.heads}"
+                f"take model.token_features={max(round(self.token_features / self.heads), 1) * self.heads}"
             )
         return self
 
 
-Model = Annotated[
+_Network = (
     Annotated[CnnLstmConfig, Tag("cnn_lstm")]
     | Annotated[ConvConfig, Tag("conv")]
-    | Annotated[AttentionConfig, Tag("attention")],
-    Discriminator(chosen_by_name("conv")),
-]
-"""Any network's group."""
+    | Annotated[AttentionConfig, Tag("attention")]
+)
+Model = Annotated[_Network, Discriminator(chosen_by_name("conv"))]
+"""Any network's group; conv where none is named."""
+ForeignModel = Annotated[_Network, Discriminator(chosen_by_name("cnn_lstm"))]
+"""Any network's group; the seed's where none is named, for weights that came without their run folder."""

@@ -11,11 +11,11 @@ from scout.config import OptimizerConfig
 
 
 class MuonWithAdam(torch.optim.Optimizer):
-    """Muon for the weight matrices and Adam for everything else, as Muon's author recommends.
+    """Muon for the weight matrices and Adam for everything else.
 
     Source: K. Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks". torch's Muon takes
-    matrices only; vectors and convolutions go to Adam. Both step with the same learning rate: Muon's update is scaled
-    to the size of Adam's (`match_rms_adamw`).
+    matrices only; vectors and convolutions go to Adam, embeddings and heads do not, though its author advises it. Both
+    step with the same learning rate: Muon's update is scaled to the size of Adam's (`match_rms_adamw`).
     """
 
     def __init__(self, parameters: Iterable[Tensor], config: OptimizerConfig) -> None:

@@ -34,7 +34,7 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
             return f"{key}.name={problem['ctx']['tag']} is not valid: expected one of {problem['ctx']['expected_tags']}"
         case "missing":
             return f"{key} is missing: set it"
-    expected = problem["msg"].removeprefix("Input should be ")
+    expected = problem["msg"].removeprefix("Input should be ").removeprefix("List should have ")
     if problem["type"] == "literal_error":
         expected = f"one of {expected}"
     return f"{key}={value} is not valid: expected {expected}"

@@ -106,3 +106,11 @@ def train_tiny(tmp_path: Path) -> Callable[..., Path]:
         return train(tiny_experiment(**changes), tmp_path / name).run_dir
 
     return run
+
+
+@pytest.fixture(scope="session")
+def observations() -> Any:
+    """Real observations uint8 [4 agents, 12 steps, 200, 3] under random moves."""
+    from evaluation_helpers import observed
+
+    return observed()

@@ -1,11 +1,14 @@
 """A small game, network and policies for the tests of rollouts and evaluations."""
 
+import numpy as np
 import torch
 from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-from torch import nn
+from mettagrid.simulator import Simulation
+from torch import Tensor, nn
 
 from scout.config import MissionConfig
+from scout.environment import with_map_seed
 from scout.mission import make_game
 from scout.models import make_model
 from scout.policies import NetworkPolicy, NoopPolicy, Policy, RandomPolicy
@@ -24,6 +27,18 @@ def network_of(seed: int) -> nn.Module:
         for parameter in network.parameters():
             parameter.mul_(4)
     return network
+
+
+def observed(steps: int = 12) -> Tensor:
+    """Real observations uint8 [4 agents, steps, 200, 3] under random moves."""
+    simulation = Simulation(with_map_seed(GAME, 5), seed=1)
+    generator = np.random.default_rng(0)
+    seen = []
+    for _ in range(steps):
+        seen.append(simulation._c_sim.observations().copy())
+        simulation._c_sim.actions()[:] = generator.integers(5, size=4)
+        simulation.step()
+    return torch.from_numpy(np.stack(seen, axis=1))
 
 
 def policy_of(kind: str) -> Policy:

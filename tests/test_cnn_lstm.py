@@ -2,15 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from cogames.policy.tutorial_policy import TutorialPolicyNet
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-from mettagrid.simulator import Simulation
 
 from scout.config import MissionConfig
-from scout.environment import with_map_seed
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
 from scout.models.cnn_lstm import CnnLstm
@@ -18,19 +15,6 @@ from scout.observation import feature_scales, tokens_to_grid
 
 GAME = make_game(MissionConfig())
 ENV_INFO = PolicyEnvInterface.from_mg_cfg(GAME)
-
-
-@pytest.fixture(scope="module")
-def observations() -> torch.Tensor:
-    """Real observations uint8 [4 agents, 12 steps, 200, 3] under random moves."""
-    simulation = Simulation(with_map_seed(GAME, 5), seed=1)
-    generator = np.random.default_rng(0)
-    steps = []
-    for _ in range(12):
-        steps.append(simulation._c_sim.observations().copy())
-        simulation._c_sim.actions()[:] = generator.integers(5, size=4)
-        simulation.step()
-    return torch.from_numpy(np.stack(steps, axis=1))
 
 
 def networks(into: str) -> tuple[CnnLstm, TutorialPolicyNet]:

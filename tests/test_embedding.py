@@ -2,34 +2,25 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from evaluation_helpers import ENV_INFO, GAME
-from mettagrid.simulator import Simulation
+from evaluation_helpers import ENV_INFO
 from torch import Tensor
 
-from scout.environment import with_map_seed
 from scout.models.embedding import TokenEmbedding
 from scout.observation import feature_scales, tokens_to_grid
 
 SIZE = 6
 ID = {feature.name: int(feature.id) for feature in ENV_INFO.obs_features}
-CATEGORIES = ["agent:group", "last_action", "vibe", "tag", "collective", "agent_id"]  # in the order of their ids
+# In the order of their ids.
+CATEGORIES = ["agent:group", "last_action", "vibe", "tag", "collective", "agent_id", "aoe_mask", "last_action_move"]
 OWN_CELL, NO_CELL, PADDING = 0x55, 0xFE, 0xFF
 
 
 @pytest.fixture(scope="module")
-def observations() -> Tensor:
-    """Real observations uint8 [48, 200, 3]: 4 agents in each of 12 steps of random moves."""
-    simulation = Simulation(with_map_seed(GAME, 5), seed=1)
-    generator = np.random.default_rng(0)
-    steps = []
-    for _ in range(12):
-        steps.append(simulation._c_sim.observations().copy())
-        simulation._c_sim.actions()[:] = generator.integers(5, size=4)
-        simulation.step()
-    return torch.from_numpy(np.concatenate(steps))
+def seen(observations: Tensor) -> Tensor:
+    """Real observations uint8 [48, 200, 3], of 4 agents in each of 12 steps."""
+    return observations.flatten(0, 1)
 
 
 @pytest.fixture
@@ -79,7 +70,7 @@ def test_a_quantity_is_a_vector_and_two_slopes(embedding: TokenEmbedding) -> Non
     quantities = [feature for name, feature in ID.items() if name not in CATEGORIES]
     tokens = [(OWN_CELL, feature, value) for feature in quantities for value in (0, 1, 2, 5, 10, 20, 100, 254, 255)]
     expected = torch.stack([vector_of(embedding, feature, value) for _, feature, value in tokens])
-    assert len(quantities) == 72
+    assert len(quantities) == 70
     torch.testing.assert_close(embedding(tokens_of(*tokens)).embedding, expected, rtol=0, atol=1e-6)
 
 
@@ -89,7 +80,7 @@ def test_a_category_has_a_vector_of_its_own_for_each_value(embedding: TokenEmbed
     tokens = [(OWN_CELL, ID[name], value) for name in CATEGORIES for value in range(256)]
     found = embedding(tokens_of(*tokens)).embedding
     assert torch.equal(found, torch.stack([vector_of(embedding, feature, value) for _, feature, value in tokens]))
-    assert len(found.unique(dim=0)) == 6 * 256
+    assert len(found.unique(dim=0)) == 8 * 256
 
 
 @torch.no_grad()
@@ -105,16 +96,16 @@ def test_vectors_begin_with_an_expected_length_of_1() -> None:
 
 
 @torch.no_grad()
-def test_sums_on_real_observations_equal_the_loop(embedding: TokenEmbedding, observations: Tensor) -> None:
+def test_sums_on_real_observations_equal_the_loop(embedding: TokenEmbedding, seen: Tensor) -> None:
     """Every place of 48 observations holds the sum of its own tokens' vectors, to 1e-5."""
-    torch.testing.assert_close(embedding.sums(observations), sums_of(embedding, observations), rtol=0, atol=1e-5)
+    torch.testing.assert_close(embedding.sums(seen), sums_of(embedding, seen), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_tokens_of_no_cell_go_to_the_last_place_alone(embedding: TokenEmbedding, observations: Tensor) -> None:
+def test_tokens_of_no_cell_go_to_the_last_place_alone(embedding: TokenEmbedding, seen: Tensor) -> None:
     """With only such tokens left, all cells are zero and the last place is the sum of all vectors."""
-    of_no_cell = observations.clone()
-    of_no_cell[observations[..., 0] != NO_CELL] = PADDING
+    of_no_cell = seen.clone()
+    of_no_cell[seen[..., 0] != NO_CELL] = PADDING
     sums = embedding.sums(of_no_cell)
     for place, tokens in zip(sums[:, -1], of_no_cell.tolist(), strict=True):
         vectors = [vector_of(embedding, feature, value) for where, feature, value in tokens if where != PADDING]
@@ -167,11 +158,11 @@ def test_little_energy_is_told_apart() -> None:
     assert apart > 3 * 5 / 255
 
 
-def test_tokens_that_never_occur_cost_nothing(observations: Tensor, embedding: TokenEmbedding) -> None:
+def test_tokens_that_never_occur_cost_nothing(seen: Tensor, embedding: TokenEmbedding) -> None:
     """Exactly the vectors of the tokens that occur have gradients, and a place is as wide as one vector."""
-    sums = embedding.sums(observations)
+    sums = embedding.sums(seen)
     sums.square().sum().backward()
-    occurring = observations[observations[..., 0] != PADDING][:, 1:].unique(dim=0).tolist()
+    occurring = seen[seen[..., 0] != PADDING][:, 1:].unique(dim=0).tolist()
     assert embedding.vectors.grad is not None
     assert embedding.slopes.grad is not None
     learning = embedding.vectors.grad.any(dim=1).nonzero().flatten().tolist()

@@ -23,11 +23,12 @@ class Attention(nn.Module):
         self._heads = config.heads
         self.embedding = TokenEmbedding(env_info, config.embedding_size)
         places = env_info.obs_height * env_info.obs_width
-        self._centre, self._no_cell = places // 2, places
+        self._centre = env_info.obs_height // 2 * env_info.obs_width + env_info.obs_width // 2
+        self._no_cell = places
         self.place = nn.Embedding(places + 1, config.embedding_size)
         nn.init.normal_(self.place.weight, std=config.embedding_size**-0.5)
         self.token = orthogonal(nn.Linear(config.embedding_size, config.token_features), RELU_GAIN)
-        self.question = orthogonal(nn.Linear(config.token_features, config.heads), gain=1.0)
+        self.question = orthogonal(nn.Linear(config.token_features, config.heads, bias=False), gain=1.0)
         self.surroundings = orthogonal(nn.Linear(config.token_features, config.features), RELU_GAIN)
         self.own = orthogonal(nn.Linear(2 * config.embedding_size, config.global_features), RELU_GAIN)
         self.memory = RecurrentLayer(config.memory, config.features + config.global_features, config.hidden_size)

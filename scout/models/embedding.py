@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scout.observation import NO_CELL, PADDING
 
 # Values that are names, not quantities.
-CATEGORIES = ("tag", "last_action", "vibe", "collective", "agent:group", "agent_id")
+CATEGORIES = {"tag", "last_action", "last_action_move", "vibe", "collective", "agent:group", "agent_id", "aoe_mask"}
 VALUES = 256  # a token's value is a byte
 
 

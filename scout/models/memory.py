@@ -16,6 +16,7 @@ class RecurrentLayer(nn.Module):
     def __init__(self, kind: MemoryKind, inputs: int, hidden_size: int) -> None:
         super().__init__()
         self.kind: MemoryKind = kind
+        self._hidden_size = hidden_size
         self.layer: nn.Module
         match kind:
             case "lstm":
@@ -37,8 +38,8 @@ class RecurrentLayer(nn.Module):
         h, c = (_layer_first(state, key) for key in ("lstm_h", "lstm_c"))
         match self.kind:
             case "lstm":
-                start = None if h is None or c is None else (h, c)
-                hidden, (h, c) = self.layer(features, start)
+                h, c = (part if part is not None else self._zeros(features) for part in (h, c))
+                hidden, (h, c) = self.layer(features, (h, c))
                 if state is not None and "lstm_h" in state:
                     state["lstm_h"], state["lstm_c"] = h[0], c[0]
             case "gru":
@@ -48,6 +49,9 @@ class RecurrentLayer(nn.Module):
             case "none":
                 hidden = torch.relu(self.layer(features))
         return hidden
+
+    def _zeros(self, features: Tensor) -> Tensor:
+        return torch.zeros(1, len(features), self._hidden_size, device=features.device)
 
 
 def orthogonal[Layer: nn.Linear | nn.Conv2d](layer: Layer, gain: float) -> Layer:
