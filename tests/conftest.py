@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "total_timesteps": 512,
     "mission": {"max_steps": 25},
     "model": {"name": "cnn_lstm", "conv_channels": [4, 8], "cnn_features": 8, "self_features": 8, "hidden_size": 16},
-    "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16},
+    "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16, "update_epochs": 1},
     "vecenv": {"num_envs": 4},
     "checkpoint": {"interval": 1},
     "device": {"name": "cpu"},
@@ -58,7 +58,8 @@ def tiny_overrides(**changes: Any) -> list[str]:
             for line in (flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"])
         ]
 
-    return [line.replace(" ", "") for line in flat(merge(TINY, changes))]
+    lines = [line.replace(" ", "") for line in flat(merge(TINY, changes))]
+    return [line.replace(".name=", "=", 1) if line.count(".") == 1 else line for line in lines]  # a group's option
 
 
 def compose_experiment(*overrides: str) -> Experiment:

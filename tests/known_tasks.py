@@ -90,7 +90,7 @@ class KnownTask(PufferEnv):
 class NameTheCue(KnownTask):
     """Memory: an episode shows one of four cues, then blanks, then asks which cue it was.
 
-    The question comes 4 to 8 steps after the cue. Naming the cue there pays 1 and anything else 0, and either ends the
+    The question comes 3 to 6 steps after the cue. Naming the cue there pays 1 and anything else 0, and either ends the
     episode; nothing else pays, so the optimum is 1 and guessing earns 1/4. The lengths differ by chance, so the agents
     are out of step with each other and with the trainer's rollouts, and none can know the question by counting.
     """
@@ -108,7 +108,7 @@ class NameTheCue(KnownTask):
     @override
     def _begin(self, agents: Indices) -> None:
         self._cue[agents] = self._generator.integers(self.CUES, size=len(agents))
-        self._wait[agents] = self._generator.integers(4, 9, size=len(agents))
+        self._wait[agents] = self._generator.integers(3, 7, size=len(agents))
         self.observations[agents] = 0
         self.observations[agents, self._cue[agents]] = 1
 
