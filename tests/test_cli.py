@@ -85,7 +85,7 @@ def test_an_unknown_option_is_answered_with_the_right_ones(tmp_path: Path) -> No
 def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompletedProcess[str], Path]:
     """A run whose sizes do not fit together, and the folder where it would have been."""
     run_dir = tmp_path_factory.mktemp("refused") / "run"
-    command = ("-X", "importtime", "train.py", f"hydra.run.dir={run_dir}", "trainer.batch_size=20480")
+    command = ("-X", "importtime", "train.py", f"hydra.run.dir={run_dir}", "trainer.batch_size=5120")
     return run_script(*command), run_dir
 
 
@@ -94,8 +94,8 @@ def test_sizes_that_do_not_fit_are_answered_with_one_message(refused: tuple[Comp
     result, _ = refused
     messages = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
     assert messages == [
-        "trainer.batch_size=20480 must be a multiple of 16384, which is 64 environments x 4 agents x "
-        "trainer.bptt_horizon=64 steps; nearest: 16384 or 32768; null is one such rollout"
+        "trainer.batch_size=5120 must be a multiple of 4096, which is 16 environments x 4 agents x "
+        "trainer.bptt_horizon=64 steps; nearest: 4096 or 8192; null is one such rollout"
     ]
     assert (result.returncode, result.stdout) == (1, "")
 
