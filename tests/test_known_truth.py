@@ -2,16 +2,17 @@
 
 Both trainers get the same network, settings, seed and agent steps. A segment has 4 steps, and in both tasks a reward
 comes 4 steps or more after what must be remembered to earn it, as in MettaGrid, whose episodes have 1,000 steps against
-segments of 64. PuffeRL begins each rollout and each segment without memory, so it can neither play such a task nor
-learn it. With a horizon that holds whole episodes its network learns both, but it still does not play them.
+segments of 64. PuffeRL begins each rollout and each segment without memory and loses a segment's last reward.
 
-A trainer solves a task when both of these mean returns are close to the optimum: that of the last 1,000 episodes of its
-training, as it plays them, with all their noise; and that of fresh episodes, which its network plays greedily, with a
-state that begins at zero and is carried through the episode. The latter gives PuffeRL's network the care that its
-trainer lacks: it must fail for what it has learned, too.
+A trainer solves a task when two mean returns are close to the optimum: that of the last 1,000 episodes of its training,
+as it plays them, with all their noise; and that of fresh episodes, which its network plays greedily, with a state that
+begins at zero and is carried through the episode. PuffeRL fails by the first. The second gives its network the care
+that its own play lacks. No network can name the cue even so, since no segment holds both the cue and the reward; in the
+corridor, which asks for no more than to keep going after a wall, one out of five seeds walked it well by luck.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,7 @@ def greedy(network: SmallNetwork) -> Player:
     return act
 
 
+@cache
 def trained(make_task: type[KnownTask], name: str, trainer_class: type[StockTrainer], seed: int = 1) -> Result:
     """Trains a small network on a task, and judges it in both ways."""
     settings = {**SETTINGS, "seed": seed, "trainer": {"name": name, **SETTINGS["trainer"]}}
@@ -122,9 +124,14 @@ def test_the_corrected_trainer_solves_it(task: type[KnownTask]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_pufferl_as_shipped_does_not_solve_it(task: type[KnownTask]) -> None:
-    """With the same network, settings and agent steps it stays below 60 % of the optimum, however it is judged."""
-    result = trained(task, "pufferl", StockTrainer)
-    assert max(result) < 0.6, result
+    """With the same network, settings and agent steps its training's last episodes stay below 60 % of the optimum."""
+    assert trained(task, "pufferl", StockTrainer).training < 0.6
+
+
+@pytest.mark.slow
+def test_pufferl_as_shipped_learns_nothing_about_the_cue() -> None:
+    """Played with a state that is carried through each episode, its network still does little better than guessing."""
+    assert trained(NameTheCue, "pufferl", StockTrainer).fresh < 0.4
 
 
 def test_the_cue_pays_one_to_whoever_remembers_it() -> None:
