@@ -7,8 +7,11 @@ segments of 64. PuffeRL begins each rollout and each segment without memory and 
 A trainer solves a task when two mean returns are close to the optimum: that of the last 1,000 episodes of its training,
 as it plays them, with all their noise; and that of fresh episodes, which its network plays greedily, with a state that
 begins at zero and is carried through the episode. PuffeRL fails by the first. The second gives its network the care
-that its own play lacks. No network can name the cue even so, since no segment holds both the cue and the reward; in the
-corridor, which asks for no more than to keep going after a wall, one out of five seeds walked it well by luck.
+that its own play lacks. It cannot name the cue even so, since no segment holds both the cue and the reward for it; in
+the corridor, which asks for no more than to keep going after a wall, one seed in five walked well by luck.
+
+Tried by hand, no other learning rate, entropy bonus or number of epochs and no even draw of segments helps PuffeRL. A
+horizon of 16 lets its network learn both tasks, but as PuffeRL plays them it earns 0.80 and 0.73 of the optimum.
 """
 
 from collections.abc import Callable
@@ -24,8 +27,7 @@ from pufferlib import vector
 
 from scout.config import Experiment
 from scout.device import seed_everything
-from scout.ppo import PPO
-from scout.trainer import StockTrainer
+from scout.training import TRAINERS
 
 TASKS: list[type[KnownTask]] = [NameTheCue, SweepTheCorridor]
 UPDATES = 150
@@ -47,7 +49,7 @@ SETTINGS: dict[str, Any] = {
         "ent_coef": 0.03,
     },
     "optimizer": {"learning_rate": 3e-3, "adam_beta1": 0.9},
-    "device": {"name": "cpu", "threads": 1},
+    "device": {"name": "cpu"},
 }
 
 Player = Callable[[NDArray[np.uint8], Flags], NDArray[np.integer]]
@@ -88,10 +90,9 @@ def greedy(network: SmallNetwork) -> Player:
 
 
 @cache
-def trained(make_task: type[KnownTask], name: str, trainer_class: type[StockTrainer], seed: int = 1) -> Result:
+def trained(make_task: type[KnownTask], trainer_name: str) -> Result:
     """Trains a small network on a task, and judges it in both ways."""
-    settings = {**SETTINGS, "seed": seed, "trainer": {"name": name, **SETTINGS["trainer"]}}
-    experiment = Experiment.model_validate(settings)
+    experiment = Experiment.model_validate({**SETTINGS, "trainer": {"name": trainer_name, **SETTINGS["trainer"]}})
     seed_everything(experiment.seed)
 
     def make_env(buf: Any = None, seed: int | None = None) -> KnownTask:
@@ -100,7 +101,7 @@ def trained(make_task: type[KnownTask], name: str, trainer_class: type[StockTrai
     vecenv = vector.make(make_env, backend=vector.Serial, num_envs=1, num_workers=1, batch_size=1)
     task = vecenv.driver_env
     network = SmallNetwork(task)
-    trainer = trainer_class(experiment, "cpu", vecenv, network)
+    trainer = TRAINERS[trainer_name](experiment, "cpu", vecenv, network)
     try:
         for _ in range(trainer.total_updates):
             trainer.evaluate()
@@ -116,7 +117,7 @@ def trained(make_task: type[KnownTask], name: str, trainer_class: type[StockTrai
 @pytest.mark.parametrize("task", TASKS)
 def test_the_corrected_trainer_solves_it(task: type[KnownTask]) -> None:
     """Its network plays fresh episodes to 98 % of the optimum or more, and its training's last ones to 95 %."""
-    result = trained(task, "ppo", PPO)
+    result = trained(task, "ppo")
     assert result.fresh >= 0.98, result
     assert result.training >= 0.95, result
 
@@ -125,13 +126,13 @@ def test_the_corrected_trainer_solves_it(task: type[KnownTask]) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_pufferl_as_shipped_does_not_solve_it(task: type[KnownTask]) -> None:
     """With the same network, settings and agent steps its training's last episodes stay below 60 % of the optimum."""
-    assert trained(task, "pufferl", StockTrainer).training < 0.6
+    assert trained(task, "pufferl").training < 0.6
 
 
 @pytest.mark.slow
 def test_pufferl_as_shipped_learns_nothing_about_the_cue() -> None:
     """Played with a state that is carried through each episode, its network still does little better than guessing."""
-    assert trained(NameTheCue, "pufferl", StockTrainer).fresh < 0.4
+    assert trained(NameTheCue, "pufferl").fresh < 0.4
 
 
 def test_the_cue_pays_one_to_whoever_remembers_it() -> None:
