@@ -34,9 +34,10 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "conv": ("corrected trainer, conv (the default)", ["model=conv"]),
     "attention": ("corrected trainer, attention", ["model=attention"]),
     "conv_memoryless": ("corrected trainer, conv_memoryless", ["model=conv_memoryless"]),
+    "cnn_lstm": ("corrected trainer, the seed's network, the default's settings", ["model=cnn_lstm"]),
     "stock_conv": ("PuffeRL as shipped, conv, the default's settings", ["model=conv", "trainer=pufferl"]),
 }
-COLOURS = ("#999999", "#000000", "#0072b2", "#009e73", "#e69f00", "#d55e00")
+COLOURS = ("#999999", "#000000", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00")
 
 
 def run(name: str, seed: int) -> dict[str, Any]:
