@@ -144,7 +144,10 @@ def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:
 
 
 def _table(name: str, result: EvaluationResult) -> Table:
-    table = Table(title=escape(name), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    # Two spaces between columns: all of them fit in a terminal of 80 columns.
+    table = Table(
+        title=escape(name), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0)
+    )
     table.caption = "Means over episodes; all but cells seen (the team's) are per agent."
     for column in ("episodes", "return", "95% interval", "cell.visited", "gear", "deaths", "cells seen"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -16,13 +16,14 @@ from evaluation_helpers import ENV_INFO, GAME, STEPS, TINY_MODEL, network_of, po
 from mettagrid.policy.loader import discover_and_register_policies, initialize_or_load_policy
 from mettagrid.policy.policy import PolicySpec
 from mettagrid.simulator.rollout import Rollout
+from rich.console import Console
 from torch import nn
 
 from scout.checkpoint import load_experiment, save_checkpoint
 from scout.config import EvaluationConfig, Experiment, MissionConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
 from scout.errors import ScoutError
-from scout.evaluation import EvaluationResult, bootstrap_interval, evaluate, play_all
+from scout.evaluation import EvaluationResult, _table, bootstrap_interval, evaluate, play_all
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
 from scout.policies import NetworkPolicy, NoopPolicy, RandomPolicy
@@ -140,6 +141,17 @@ def test_the_table_shows_the_means(judge: Callable[..., EvaluationResult], capsy
         *(f"{mean('gear'):.2f}", f"{mean('deaths'):.2f}"),
         f"{mean('cells_seen'):,.0f}",
     ]
+
+
+def test_the_table_fits_into_eighty_columns() -> None:
+    """With a good scout's numbers no heading and no number is cut off."""
+    numbers = {"cell_visited": 241_493.0, "gear": 0.75, "deaths": 1.05, "cells_seen": 3273}
+    result = EvaluationResult(mean_return=24.15, interval=(22.07, 25.34), episodes=[numbers] * 100)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_table("run", result))
+    assert "…" not in shown.get()
+    assert "cells seen" in shown.get()
 
 
 def test_the_table_names_the_policy_as_it_is(
