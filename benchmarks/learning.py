@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,9 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "cnn_lstm": ("corrected trainer, the seed's network, the default's settings", ["model=cnn_lstm"]),
     "stock_conv": ("PuffeRL as shipped, conv, the default's settings", ["model=conv", "trainer=pufferl"]),
 }
+# Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
 COLOURS = ("#999999", "#000000", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00")
+LINES: tuple[Any, ...] = (":", ":", "-", "--", "-.", (0, (1, 1)), (0, (6, 2, 1, 2, 1, 2)))
 
 
 def run(name: str, seed: int) -> dict[str, Any]:
@@ -138,8 +141,11 @@ def pooled(records: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def draw(records: list[dict[str, Any]]) -> None:
-    """Learning curves, each seed a thin line and their mean a thick one, and the held-out returns with intervals."""
-    figure, (curves, bars) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(3, 2), layout="constrained")
+    """Learning curves, each seed a thin line and their mean a thick one, and the held-out returns with intervals.
+
+    The rows of the right half are the left one's legend.
+    """
+    figure, (curves, bars) = plt.subplots(1, 2, figsize=(13, 5), width_ratios=(4, 3), layout="constrained")
     width = AGENT_STEPS // 20
     names = [name for name in CONTENDERS if any(record["contender"] == name for record in records)]
     for name in names:
@@ -155,23 +161,25 @@ def draw(records: list[dict[str, Any]]) -> None:
             )
         x = sorted(set.intersection(*(set(bins) for bins in binned)))
         mean = [statistics.mean(bins[i] for bins in binned) for i in x]
-        curves.plot([(i + 0.5) * width / 1000 for i in x], mean, color=colour, lw=2.2, label=CONTENDERS[name][0])
+        line = LINES[list(CONTENDERS).index(name)]
+        curves.plot([(i + 0.5) * width / 1000 for i in x], mean, color=colour, lw=2.2, ls=line)
     random = next(statistics.mean(record["returns"]) for record in records if record["contender"] == "random")
     for axes, line in ((curves, "axhline"), (bars, "axvline")):
         getattr(axes, line)(random, color="#999999", ls=":", lw=1.2)
         axes.spines[["top", "right"]].set_visible(False)
-    curves.annotate("random moves", (AGENT_STEPS / 1000, random), ha="right", va="bottom", color="#777777", fontsize=9)
     curves.set(
         xlabel="thousand agent steps", ylabel="return per agent of training's episodes", xlim=(0, AGENT_STEPS / 1000)
     )
     curves.set_ylim(bottom=0)
-    curves.legend(frameon=False, fontsize=8.5, loc="upper left")
     for row, name in enumerate(reversed(names)):
         values = pooled([record for record in records if record["contender"] == name])
         low, high = bootstrap_interval(values) or (values[0], values[0])
-        mean, colour = statistics.mean(values), COLOURS[list(CONTENDERS).index(name)]
-        bars.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3, lw=2)
-    bars.set_yticks(range(len(names)), [name.replace("_", " ") for name in reversed(names)])
+        mean, index = statistics.mean(values), list(CONTENDERS).index(name)
+        bars.plot([0, mean], [row, row], color=COLOURS[index], ls=LINES[index], lw=2.2)
+        bars.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=COLOURS[index], capsize=3, lw=2)
+    titles = [textwrap.fill(CONTENDERS[name][0], 26) for name in reversed(names)]
+    bars.set_yticks(range(len(names)), titles, fontsize=9)
+    bars.annotate(" random moves", (random, len(names) - 1.5), va="center", color="#777777", fontsize=9)
     bars.set(xlabel=f"return per agent on {EPISODES} held-out maps x {len(SEEDS)} seeds, 95% interval")
     bars.set_xlim(left=0)
     figure.savefig(PICTURE, dpi=110)
