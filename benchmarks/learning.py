@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from results_page import put_table
 
 from scout.evaluation import bootstrap_interval
+from scout.run_folder import versions
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD, PICTURE, PAGE = ROOT / "benchmarks/learning.json", ROOT / "docs/learning.png", ROOT / "docs/results.md"
+RECORD, PICTURE = ROOT / "benchmarks/learning.json", ROOT / "docs/learning.png"
 AGENT_STEPS, SEEDS, EPISODES = 500_000, (1, 2), 20
 # Title, and what is written after `python train.py`.
 CONTENDERS: dict[str, tuple[str, list[str]]] = {
@@ -41,6 +43,10 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
 # Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
 COLOURS = ("#999999", "#000000", "#0072b2", "#009e73", "#e69f00", "#cc79a7", "#d55e00")
 LINES: tuple[Any, ...] = (":", ":", "-", "--", "-.", (0, (1, 1)), (0, (6, 2, 1, 2, 1, 2)))
+STYLES: dict[str, dict[str, Any]] = {
+    name: {"color": colour, "ls": line, "lw": 2.2}
+    for name, colour, line in zip(CONTENDERS, COLOURS, LINES, strict=True)
+}
 
 
 def run(name: str, seed: int) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
         "contender": name,
         "seed": seed,
         "overrides": overrides,
-        "commit": _commit(),
+        "commit": versions()["git"]["commit"][:7],
         "agent_steps": updates[-1]["agent_steps"],
         "updates": len(updates),
         "seconds": round(seconds),
@@ -87,15 +93,10 @@ def _script(*command: str, **environment: str) -> None:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return found.stdout.strip()
-
-
 def _baseline(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         returns = _judge(folder, f"policy={name}", **os.environ)
-    return {"contender": name, "seed": None, "commit": _commit(), "returns": returns}
+    return {"contender": name, "seed": None, "commit": versions()["git"]["commit"][:7], "returns": returns}
 
 
 def make_all() -> list[dict[str, Any]]:
@@ -149,20 +150,18 @@ def draw(records: list[dict[str, Any]]) -> None:
     width = AGENT_STEPS // 20
     names = [name for name in CONTENDERS if any(record["contender"] == name for record in records)]
     for name in names:
-        colour, binned = COLOURS[list(CONTENDERS).index(name)], []
+        style, binned = STYLES[name], []
         for record in (record for record in records if record["contender"] == name):
             bins: dict[int, list[float]] = {}
             for steps, value in record["curve"]:
                 bins.setdefault(min(steps, AGENT_STEPS - 1) // width, []).append(value)
             binned.append({index: statistics.mean(values) for index, values in bins.items()})
             x = sorted(binned[-1])
-            curves.plot(
-                [(i + 0.5) * width / 1000 for i in x], [binned[-1][i] for i in x], color=colour, lw=0.7, alpha=0.5
-            )
+            thin = {"color": style["color"], "lw": 0.7, "alpha": 0.5}
+            curves.plot([(i + 0.5) * width / 1000 for i in x], [binned[-1][i] for i in x], **thin)
         x = sorted(set.intersection(*(set(bins) for bins in binned)))
         mean = [statistics.mean(bins[i] for bins in binned) for i in x]
-        line = LINES[list(CONTENDERS).index(name)]
-        curves.plot([(i + 0.5) * width / 1000 for i in x], mean, color=colour, lw=2.2, ls=line)
+        curves.plot([(i + 0.5) * width / 1000 for i in x], mean, **style)
     random = next(statistics.mean(record["returns"]) for record in records if record["contender"] == "random")
     for axes, line in ((curves, "axhline"), (bars, "axvline")):
         getattr(axes, line)(random, color="#999999", ls=":", lw=1.2)
@@ -174,9 +173,10 @@ def draw(records: list[dict[str, Any]]) -> None:
     for row, name in enumerate(reversed(names)):
         values = pooled([record for record in records if record["contender"] == name])
         low, high = bootstrap_interval(values) or (values[0], values[0])
-        mean, index = statistics.mean(values), list(CONTENDERS).index(name)
-        bars.plot([0, mean], [row, row], color=COLOURS[index], ls=LINES[index], lw=2.2)
-        bars.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=COLOURS[index], capsize=3, lw=2)
+        mean, style = statistics.mean(values), STYLES[name]
+        bars.plot([0, mean], [row, row], **style)
+        error = [[mean - low], [high - mean]]
+        bars.errorbar(mean, row, xerr=error, fmt="o", color=style["color"], capsize=3, lw=2)
     titles = [textwrap.fill(CONTENDERS[name][0], 26) for name in reversed(names)]
     bars.set_yticks(range(len(names)), titles, fontsize=9)
     bars.annotate(" random moves", (random, len(names) - 1.5), va="center", color="#777777", fontsize=9)
@@ -185,18 +185,10 @@ def draw(records: list[dict[str, Any]]) -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def write_table(records: list[dict[str, Any]]) -> None:
-    """Puts the table between its two marks in docs/results.md."""
-    begin, end = "<!-- learning: made by `make learning` -->", "<!-- learning: end -->"
-    page = PAGE.read_text()
-    before, _, rest = page.partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{table(records)}\n{end}{rest.partition(end)[2]}")
-
-
 def main() -> None:
     """Makes what is missing, then table and picture; `--report` makes no run."""
     records = json.loads(RECORD.read_text()) if "--report" in sys.argv else make_all()
-    write_table(records)
+    put_table("learning", table(records))
     draw(records)
     print(table(records))
 

@@ -58,17 +58,13 @@ def _seed_loop(folder: Path) -> tuple[Any, Any]:
 
 
 def _ours(name: str, folder: Path) -> tuple[Any, Any]:
-    from hydra import compose, initialize_config_dir
-
-    from scout.cli import load
-    from scout.config import Experiment
+    from scout.cli import compose_experiment
     from scout.mission import make_game
     from scout.run_folder import RunFolder
     from scout.tracking import Tracker
     from scout.training import build, update
 
-    with initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        experiment = load(Experiment, compose("train", CONTESTANTS[name]))
+    experiment = compose_experiment(*CONTESTANTS[name])
     trainer = build(experiment, make_game(experiment.mission), "cpu")
     run_folder, tracker = RunFolder(folder / "run"), Tracker(experiment, folder / "run")
     run_folder.start(experiment)

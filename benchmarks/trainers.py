@@ -10,10 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
-from scout.cli import load
-from scout.config import Experiment
+from scout.cli import compose_experiment
 from scout.mission import make_game
 from scout.training import build
 
@@ -23,8 +20,7 @@ TRAINERS = ("pufferl", "ppo")
 
 def main(updates: int) -> None:
     """One update of each is not timed."""
-    with initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        experiments = [load(Experiment, compose("train", ["experiment=notebook", f"trainer={t}"])) for t in TRAINERS]
+    experiments = [compose_experiment("experiment=notebook", f"trainer={name}") for name in TRAINERS]
     trainers = [build(experiment, make_game(experiment.mission), "cpu") for experiment in experiments]
     seconds: dict[str, list[list[float]]] = {name: [] for name in TRAINERS}
     for update in range(updates + 1):

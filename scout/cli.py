@@ -9,18 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from scout.config import Group
+from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
 from scout.validation import unknown_key, validate
 
 log = logging.getLogger(__name__)
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def load[Schema: Group](schema: type[Schema], cfg: DictConfig) -> Schema:
@@ -28,6 +31,12 @@ def load[Schema: Group](schema: type[Schema], cfg: DictConfig) -> Schema:
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     return validate(schema, {str(key): value for key, value in values.items()})
+
+
+def compose_experiment(*overrides: str) -> Experiment:
+    """What `python train.py OVERRIDES` would train. Raises ScoutError for anything that the schema does not know."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return load(Experiment, compose("train", list(overrides)))
 
 
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:

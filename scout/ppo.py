@@ -256,7 +256,6 @@ class PPO(StockTrainer):
                 break  # before the step, so the policy stays where it is
             found["gradient_norm"] = nn.utils.clip_grad_norm_(self.uncompiled_policy.parameters(), config.max_grad_norm)
             self.optimizer.step()
-        self.optimizer.zero_grad()
 
         self.losses = {
             name: torch.stack([found[name] for found in measured if name in found]).mean().item()

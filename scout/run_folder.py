@@ -40,7 +40,7 @@ class RunFolder:
             raise ScoutError(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._write(VERSIONS, json.dumps(_versions(), indent=2))
+            self._write(VERSIONS, json.dumps(versions(), indent=2))
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -89,8 +89,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, Any]:
-    """What a reader needs to run the same again."""
+def versions() -> dict[str, Any]:
+    """What a reader needs to run the same again: command, packages, git commit and changed files."""
     return {
         "command": [sys.argv[0], *sys.argv[1:]],
         "python": platform.python_version(),

@@ -62,16 +62,6 @@ def tiny_overrides(**changes: Any) -> list[str]:
     return [line.replace(".name=", "=", 1) if line.count(".") == 1 else line for line in lines]  # a group's option
 
 
-def compose_experiment(*overrides: str) -> Experiment:
-    """What `python train.py overrides...` would train."""
-    from hydra import compose, initialize_config_dir
-
-    from scout.cli import load
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return load(Experiment, compose("train", list(overrides)))
-
-
 def run_script(
     *command: str, cwd: Path = ROOT, timeout: float = 120, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -115,3 +105,31 @@ def observations() -> Any:
     from evaluation_helpers import observed
 
     return observed()
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Callable[..., Any]:
+    """Runs a short evaluation, each in a folder of its own: judge(policy="noop")."""
+    from evaluation_helpers import config_of
+
+    from scout.evaluation import evaluate
+
+    count = 0
+
+    def run(**changes: Any) -> Any:
+        nonlocal count
+        count += 1
+        output_dir = tmp_path / f"evaluation_{count}"
+        output_dir.mkdir()
+        return evaluate(config_of(**changes), output_dir)
+
+    return run
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Path:
+    """The run folder of a mission of its own: two agents, nine steps."""
+    from evaluation_helpers import network_of, run_folder
+
+    experiment = tiny_experiment(mission={"num_agents": 2, "max_steps": 9})
+    return run_folder(tmp_path / "small", experiment, network_of(1))

@@ -1,13 +1,18 @@
 """A small game, network and policies for the tests of rollouts and evaluations."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
+import yaml
 from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
 from torch import Tensor, nn
 
-from scout.config import MissionConfig
+from scout.checkpoint import save_checkpoint
+from scout.config import EvaluationConfig, Experiment, MissionConfig
 from scout.environment import with_map_seed
 from scout.mission import make_game
 from scout.models import make_model
@@ -46,3 +51,25 @@ def policy_of(kind: str) -> Policy:
     if kind in ("random", "noop"):
         return RandomPolicy() if kind == "random" else NoopPolicy()
     return NetworkPolicy(kind, network_of(1), "cpu", greedy=kind == "greedy")
+
+
+def config_of(**changes: Any) -> EvaluationConfig:
+    """A short evaluation of random play with some keys changed."""
+    base: dict[str, Any] = {
+        "policy": "random",
+        "episodes": 3,
+        "parallel": 2,
+        "mission": {"max_steps": 20},
+        "device": {"name": "cpu"},
+    }
+    if "checkpoint" in changes:
+        base["policy"] = None
+    return EvaluationConfig.model_validate(base | changes)
+
+
+def run_folder(run_dir: Path, experiment: Experiment, network: nn.Module) -> Path:
+    """What an evaluation needs of a run: its config and one checkpoint."""
+    run_dir.mkdir()
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(experiment.model_dump()))
+    save_checkpoint(run_dir, {"model": network.state_dict(), "agent_steps": 256}, update=1, keep=3)
+    return run_dir

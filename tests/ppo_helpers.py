@@ -8,6 +8,7 @@ from conftest import tiny_experiment
 from scout.config import Experiment
 from scout.mission import make_game
 from scout.ppo import PPO
+from scout.trainer import StockTrainer
 from scout.training import build
 
 
@@ -38,9 +39,14 @@ VECENVS = {
 }
 
 
+def trainer_of(experiment: Experiment) -> StockTrainer:
+    """The trainer of an experiment, with its environments and its network."""
+    return build(experiment, make_game(experiment.mission), "cpu")
+
+
 def recorded_ppo(**changes: Any) -> tuple[PPO, Recorder, Experiment]:
     experiment = tiny_experiment(**changes)
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     assert isinstance(trainer, PPO)
     recorder = Recorder(trainer.vecenv)
     trainer.vecenv = recorder

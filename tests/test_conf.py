@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, compose_experiment
+from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from pydantic import BaseModel
 
 from scout import cli
+from scout.cli import compose_experiment
 from scout.config import EvaluationConfig, Experiment, Group
 from scout.validation import all_keys, groups_of
 
@@ -84,7 +85,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def compose_evaluation(*overrides: str) -> EvaluationConfig:
     """What `python evaluate.py overrides...` would judge."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         return cli.load(EvaluationConfig, compose("evaluate", list(overrides)))
 
 
@@ -147,7 +148,7 @@ def test_evaluate_yaml_and_the_library_have_the_same_defaults() -> None:
 
 def test_train_yaml_writes_out_every_key() -> None:
     """Nothing is left to a default that only Python knows: the composed config has every leaf of the schema."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         composed = compose("train")
     written = flat(Experiment().model_dump())
     missing = [key for key in written if key.rpartition(".")[2] not in parent_of(composed, key)]

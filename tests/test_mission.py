@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from cogames.cogs_vs_clips.mission import CvCMission
 from cogames.cogs_vs_clips.missions import get_core_missions
-from conftest import compose_experiment
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.mapgen.mapgen import MapGen
 from mettagrid.simulator import Simulation
 
+from scout.cli import compose_experiment
 from scout.config import MissionConfig
 from scout.environment import with_map_seed
 from scout.errors import ScoutError

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose_experiment
+from ppo_helpers import trainer_of
 
-from scout.mission import make_game
-from scout.training import build
+from scout.cli import compose_experiment
 
 import seed_loop  # isort: skip  # after scout, which takes back what importing PuffeRL does to the process
 
@@ -30,7 +29,7 @@ def losses_by_hand(updates: int, data_dir: Path) -> tuple[Updates, dict[str, tor
 def losses_of_ours(updates: int) -> tuple[Updates, dict[str, torch.Tensor]]:
     """The same of `experiment=notebook`, as train.py builds it."""
     experiment = compose_experiment("experiment=notebook", "device=cpu")
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     losses = []
     for _ in range(updates):
         trainer.evaluate()

@@ -5,14 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_experiment
-from ppo_helpers import VECENVS, recorded_ppo
+from conftest import merge, tiny_experiment
+from ppo_helpers import VECENVS, recorded_ppo, trainer_of
 from pufferlib.pytorch import sample_logits
 from torch import Tensor
 
-from scout.mission import make_game
 from scout.trainer import StockTrainer
-from scout.training import build
 
 # Two segments of 16 steps for each of 16 agents a rollout, in episodes of 25 steps, some cut short.
 TWO_SEGMENTS: dict[str, Any] = {
@@ -102,8 +100,7 @@ def test_training_recomputes_the_very_probabilities_that_acted(model: dict[str, 
 
 def test_pufferl_trains_another_policy_than_the_one_that_acted() -> None:
     """PuffeRL replays every segment from a state of zero: its second segments have other probabilities than played."""
-    experiment = tiny_experiment(**{**TWO_SEGMENTS, "trainer": {**TWO_SEGMENTS["trainer"], "name": "pufferl"}})
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(tiny_experiment(**merge(TWO_SEGMENTS, {"trainer": {"name": "pufferl"}})))
     assert type(trainer) is StockTrainer
     trainer.evaluate()
     with torch.no_grad():

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_experiment
-from ppo_helpers import recorded_ppo
+from ppo_helpers import recorded_ppo, trainer_of
 from torch import Tensor
 
-from scout.mission import make_game
 from scout.ppo import PPO
-from scout.training import build, train
+from scout.training import train
 
 # Rewards of some tens, so that returns are far from the values.
 LARGE_REWARDS: dict[str, Any] = {"mission": {"rewards": {"cell_visited": 1.0}}}
@@ -119,9 +118,7 @@ def test_an_epoch_takes_every_segment_once() -> None:
 
 def test_pufferl_leaves_segments_out() -> None:
     """PuffeRL's four minibatches of an update, with its replay, do not train all of the 16 segments."""
-    trainer_config = {"name": "pufferl", "minibatch_size": 64, "update_epochs": 1}
-    experiment = tiny_experiment(trainer=trainer_config)
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(tiny_experiment(trainer={"name": "pufferl", "minibatch_size": 64, "update_epochs": 1}))
     trainer.evaluate()
     taken: list[int] = []
     trainer.uncompiled_policy.register_forward_pre_hook(lambda _, arguments: taken.extend(_rows(trainer, arguments[0])))
@@ -141,18 +138,10 @@ def _rows(trainer: Any, observations: Tensor) -> list[int]:
 
 def gradients(name: str, max_minibatch_size: int) -> Tensor:
     """All gradients of the first optimizer step of an update on one minibatch, before they are clipped."""
-    options = {
-        "minibatch_size": 256,
-        "update_epochs": 1,
-        "max_minibatch_size": max_minibatch_size,
-        "max_grad_norm": 1e9,
-    }
+    options: dict[str, Any] = {"name": name, "max_minibatch_size": max_minibatch_size, "max_grad_norm": 1e9}
     if name == "pufferl":
         options["prio_alpha"] = 0.0
-    trainer, _, _ = (None, None, None) if name == "pufferl" else recorded_ppo(trainer={**options, "name": name})
-    if trainer is None:
-        experiment = tiny_experiment(trainer={**options, "name": name})
-        trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(tiny_experiment(trainer=ONE_MINIBATCH["trainer"] | options))
     trainer.evaluate()
     found: list[Tensor] = []
     parameters = list(trainer.uncompiled_policy.parameters())
@@ -190,8 +179,7 @@ def test_rewards_are_clamped_where_it_is_asked_for(reward_clip: float | None, la
 
 def test_pufferl_clamps_all_rewards() -> None:
     """PuffeRL stores no reward above 1."""
-    experiment = tiny_experiment(**LARGE_REWARDS, trainer={"name": "pufferl"})
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(tiny_experiment(**LARGE_REWARDS, trainer={"name": "pufferl"}))
     trainer.evaluate()
     trainer.close()
     assert trainer.rewards.max() == 1

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, compose_experiment
+from conftest import ROOT
 
+from scout.cli import compose_experiment
 from scout.config import EvaluationConfig
 from scout.evaluation import evaluate
 from scout.training import train

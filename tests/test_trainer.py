@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script, tiny_experiment
+from ppo_helpers import trainer_of
 
 from scout.errors import ScoutError
-from scout.mission import make_game
-from scout.training import build, episode_statistics, train
+from scout.training import episode_statistics, train
 
 TRAINERS = ["ppo", "pufferl"]
 
@@ -35,7 +35,7 @@ def test_a_trainer_starts_no_thread_that_keeps_the_process_alive(name: str) -> N
     """PuffeRL's utilization thread is no daemon and never ends after an exception: none is started."""
     before = set(threading.enumerate())
     experiment = tiny_experiment(trainer={"name": name})
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     started = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     trainer.close()
     assert started == []
@@ -45,7 +45,7 @@ def test_a_trainer_starts_no_thread_that_keeps_the_process_alive(name: str) -> N
 def test_every_update_has_its_own_losses(name: str) -> None:
     """However fast the updates come, each leaves finite losses, which differ from those of the update before."""
     experiment = tiny_experiment(trainer={"name": name}, total_timesteps=1024)
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     seen = []
     while trainer.global_step < 1024:
         trainer.evaluate()
@@ -60,7 +60,7 @@ def test_every_update_has_its_own_losses(name: str) -> None:
 def test_a_gradient_that_is_not_finite_stops_the_update_before_the_weights_change(name: str) -> None:
     """Probabilities that are not numbers raise ScoutError naming a gradient, and no parameter has moved."""
     experiment = tiny_experiment(trainer={"name": name})
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     trainer.evaluate()
     trainer.logprobs[:] = float("nan")
     before = [parameter.clone() for parameter in trainer.uncompiled_policy.parameters()]
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_stops_the_update_before_the_weights_chang
 def test_a_parameter_that_is_not_finite_is_named() -> None:
     """An infinite weight stops the run with its name."""
     experiment = tiny_experiment()
-    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    trainer = trainer_of(experiment)
     with torch.no_grad():
         trainer.uncompiled_policy._value_head.bias.fill_(math.inf)  # pyright: ignore
     with pytest.raises(ScoutError, match=r"the parameter _value_head\.bias is not finite"):

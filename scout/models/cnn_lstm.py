@@ -8,6 +8,8 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
 from scout.model_config import CnnLstmConfig
+from scout.models.heads import split_steps
+from scout.models.memory import layer_first
 from scout.observation import feature_scales, tokens_to_grid
 
 
@@ -54,15 +56,14 @@ class CnnLstm(nn.Module):
         The LSTM starts from `state["lstm_h"]` and `state["lstm_c"]`, [B, hidden] or [B, 1, hidden], or from zeros where
         they are missing or None; when the keys are there, the last step's state [B, 1, hidden] takes their place.
         """
-        steps = observations.shape[1] if observations.dim() == 4 else 1
-        tokens = observations.flatten(0, 1) if observations.dim() == 4 else observations
-
+        tokens, steps = split_steps(observations)
         grid = tokens_to_grid(tokens, self._feature_scale, self._num_features, self._height, self._width)
         surroundings = torch.relu(self._cnn_fc(self._cnn(grid)))
         own_cell = torch.relu(self._self_encoder(grid[:, :, self._height // 2, self._width // 2]))
         features = rearrange(torch.cat([surroundings, own_cell], dim=-1), "(b s) f -> b s f", s=steps)
 
-        hidden, (h, c) = self._rnn(features, _layer_first(state))
+        h, c = (layer_first(state, key) for key in ("lstm_h", "lstm_c"))
+        hidden, (h, c) = self._rnn(features, None if h is None or c is None else (h, c))
         if state is not None and "lstm_h" in state:
             state["lstm_h"], state["lstm_c"] = h.transpose(0, 1), c.transpose(0, 1)
 
@@ -72,11 +73,3 @@ class CnnLstm(nn.Module):
     def forward_eval(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]:
         """The same for one step; the name is the trainer's."""
         return self.forward(observations, state)
-
-
-def _layer_first(state: dict | None) -> tuple[Tensor, Tensor] | None:
-    """The state as nn.LSTM wants it: [1, B, hidden] twice, or None for zeros."""
-    if state is None or state.get("lstm_h") is None or state.get("lstm_c") is None:
-        return None
-    h, c = state["lstm_h"], state["lstm_c"]
-    return (h.transpose(0, 1), c.transpose(0, 1)) if h.dim() == 3 else (h.unsqueeze(0), c.unsqueeze(0))

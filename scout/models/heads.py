@@ -1,4 +1,4 @@
-"""What all networks of embedded tokens begin and end with."""
+"""What networks begin and end with."""
 
 from torch import Tensor, nn
 

@@ -35,7 +35,7 @@ class RecurrentLayer(nn.Module):
         is zero. When the keys are there, the last step's state [B, hidden_size] takes their place. A GRU leaves
         `lstm_c` alone, no memory both.
         """
-        h, c = (_layer_first(state, key) for key in ("lstm_h", "lstm_c"))
+        h, c = (layer_first(state, key) for key in ("lstm_h", "lstm_c"))
         match self.kind:
             case "lstm":
                 h, c = (part if part is not None else self._zeros(features) for part in (h, c))
@@ -82,7 +82,7 @@ def initialize_recurrent(layer: nn.Module, hidden_size: int) -> None:
         cast("Tensor", layer.bias_ih_l0).data[hidden_size : 2 * hidden_size] = 1
 
 
-def _layer_first(state: dict | None, key: str) -> Tensor | None:
+def layer_first(state: dict | None, key: str) -> Tensor | None:
     """A state as torch's layers want it, [1, B, hidden_size]; None for zeros."""
     part = None if state is None else state.get(key)
     return None if part is None else part.flatten(1).unsqueeze(0).contiguous()
