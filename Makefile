@@ -1,6 +1,7 @@
 # make train [ARGS="key=value ..."]   set up and train          make test       set up and test
 # make evaluate ARGS="checkpoint=..."                            make test-all   the longer proofs too
 # make setup   the set-up alone       make lint   ruff and basedpyright       make lock   pin anew
+# make benchmark   speed and memory against the seed's loop and cogames train, and how they scale
 SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -10,7 +11,7 @@ FIND_PYTHON = for candidate in $$PYTHON3 python3.12 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$candidate" && break; done
 UV = $(shell command -v uv || echo $(VENV)/bin/uv)
 
-.PHONY: setup train evaluate test test-all lint lock docs learning clean
+.PHONY: setup train evaluate test test-all lint lock docs learning benchmark clean
 setup: $(READY)
 
 # The stamp holds what was installed, so a changed lock is seen even where git sets new times on old files.
@@ -62,6 +63,10 @@ docs: $(READY)
 # Some hours; what is in benchmarks/learning.json already is not made again.
 learning: $(READY)
 	$(PYTHON) benchmarks/learning.py $(ARGS)
+
+# ARGS=--scaling makes its second part alone. Leave the machine alone meanwhile.
+benchmark: $(READY)
+	$(PYTHON) benchmarks/speed.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

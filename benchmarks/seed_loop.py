@@ -1,6 +1,7 @@
 """The seed notebook's own loop, written anew from its settings: plain PuffeRL, cogames' mission and network.
 
-It is what `experiment=notebook` is held equal to (tests) and compared with (speed.py).
+It is what `experiment=notebook` is held equal to (tests) and compared with (speed.py). With COGAMES_NUM_ENVS and
+COGAMES_OVERRIDES it is the loop of `cogames train` with its default settings on a CPU.
 """
 
 import random
@@ -57,10 +58,20 @@ TRAIN_CONFIG: dict[str, Any] = {
     "checkpoint_interval": 50,
     "max_minibatch_size": 32768,
 }
+# `cogames train` takes 256 environments, serial ones on a CPU, and raises its batch to one segment of each agent.
+COGAMES_NUM_ENVS = 256
+COGAMES_OVERRIDES: dict[str, Any] = {
+    "total_timesteps": 10_000_000_000,
+    "batch_size": COGAMES_NUM_ENVS * 4 * 64,
+    "checkpoint_interval": 200,
+}
 
 
-def make_trainer(data_dir: Path) -> Any:
-    """A fresh PuffeRL as the notebook makes it; its generators are seeded first, which the notebook leaves out."""
+def make_trainer(data_dir: Path, num_envs: int = 4, overrides: dict[str, Any] | None = None) -> Any:
+    """A fresh PuffeRL as the notebook makes it; its generators are seeded first, which the notebook leaves out.
+
+    `overrides` go over TRAIN_CONFIG.
+    """
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
@@ -78,9 +89,9 @@ def make_trainer(data_dir: Path) -> Any:
         return env
 
     backend: Any = vector.Serial
-    vecenv = vector.make(make_env, num_envs=4, num_workers=1, batch_size=4, backend=backend)
+    vecenv = vector.make(make_env, num_envs=num_envs, num_workers=1, batch_size=num_envs, backend=backend)
     network = TutorialPolicyNet(PolicyEnvInterface.from_mg_cfg(game))
-    return pufferl.PuffeRL({**TRAIN_CONFIG, "data_dir": str(data_dir)}, vecenv, network)
+    return pufferl.PuffeRL({**TRAIN_CONFIG, **(overrides or {}), "data_dir": str(data_dir)}, vecenv, network)
 
 
 def diverged(trainer: Any) -> bool:

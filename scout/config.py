@@ -193,21 +193,37 @@ class VecenvConfig(Group):
     """End each environment's first episode at a random step, as the seed does, so that not all episodes end together.
 
     PuffeRL takes such an end for none at all; trainer=ppo knows that the episode would have gone on."""
+    stale_first_action: bool = False
+    """Begin an episode with the action chosen at the end of the last one, as MettaGrid's environment does.
+
+    Else it begins with its first observation, which that way never shows."""
 
 
 class DeviceConfig(Group):
     name: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes cuda, then mps, then cpu, and says which."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is automatic mixed precision."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """bfloat16: products in it, weights and sums in float32; auto takes it where ppo trains and the device can."""
+    fast_layers: bool = True
+    """On a CPU take this project's own first layers and recurrent steps; false: torch's, equal to 1e-5."""
+    tf32: bool = True
+    """On an NVIDIA GPU compute float32's products in TF32, with 10 bits of mantissa."""
     deterministic: bool = True
     """Choose cuDNN's deterministic algorithms."""
     compile: bool = False
-    """torch.compile the network for training."""
+    """torch.compile the network."""
+    cuda_graphs: bool = False
+    """On an NVIDIA GPU replay the compiled network's kernels as CUDA graphs. Only with compile."""
     cpu_offload: bool = False
     """Keep the rollout's observations in the CPU's memory."""
     threads: Positive | None = None
     """Threads of torch on the CPU; null leaves it to torch."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("device.cuda_graphs=true has no effect without device.compile=true: set both")
+        return self
 
 
 class WandbConfig(Group):
@@ -302,7 +318,7 @@ class EvaluationConfig(Group):
                 f"checkpoint={self.checkpoint} policy={self.policy}: exactly one of them says what to judge, "
                 "for instance checkpoint=RUN_DIR or policy=random"
             )
-        for key in ("compile", "cpu_offload"):
+        for key in ("compile", "cuda_graphs", "cpu_offload"):
             if getattr(self.device, key):
                 raise ValueError(f"device.{key}=true has no effect in an evaluation: leave it out")
         return self

@@ -115,7 +115,7 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
             "device.cpu_offload=true fails on a GPU with trainer=pufferl, which looks up observations on the CPU by "
             "indices on the GPU: set it to false, or take trainer=ppo"
         )
-    if experiment.device.precision != "float32":
+    if experiment.device.precision == "bfloat16":
         problems.append(
             f"device.precision={experiment.device.precision} under trainer=pufferl acts for ever with the "
             "weights of the first update: take device.precision=float32, or trainer=ppo"

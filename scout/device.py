@@ -2,11 +2,13 @@
 
 import logging
 import random
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from scout.config import DeviceConfig
+from scout.config import DeviceConfig, Experiment
 from scout.errors import ScoutError
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,30 @@ def make_device(config: DeviceConfig) -> str:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.backends.cudnn.deterministic = config.deterministic
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = config.tf32
     detail = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    log.info("Device: %s (%s, %s)", device, detail, config.precision)
+    log.info("Device: %s (%s, %s)", device, detail, precision_of(config, device))
     return device
+
+
+def precision_of(config: DeviceConfig, device: str, trainer: str = "ppo") -> Literal["float32", "bfloat16"]:
+    """float32 or bfloat16: what is asked for; `auto` takes bfloat16 where the device multiplies in it and PPO trains.
+
+    A CPU's instructions for it are AVX512_BF16 and AMX. Without them torch emulates it, which is slower than float32.
+    """
+    if config.precision != "auto":
+        return config.precision
+    fast = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    fast = fast or (device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+    return "bfloat16" if fast and trainer == "ppo" else "float32"
+
+
+def settled(experiment: Experiment, device: str) -> Experiment:
+    """The experiment with what `auto` leaves to the machine decided, so that it goes on alike on another one."""
+    precision = precision_of(experiment.device, device, experiment.trainer.name)
+    return experiment.model_copy(update={"device": experiment.device.model_copy(update={"precision": precision})})
 
 
 def seed_everything(seed: int) -> None:
@@ -41,3 +64,9 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def to_device(array: np.ndarray, device: str) -> Tensor:
+    """The array on the device: on the CPU the very memory, on a GPU through pinned memory, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor.to(device)

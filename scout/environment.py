@@ -12,15 +12,13 @@ from typing import Any, override
 import numpy as np
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.envs.early_reset_handler import EarlyResetHandler
-from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
-from mettagrid.envs.stats_tracker import StatsTracker
 from mettagrid.mapgen.mapgen import MapGen
-from mettagrid.simulator import Simulation, Simulator
-from mettagrid.util.stats_writer import NoopStatsWriter
+from mettagrid.simulator import Simulation
 from pufferlib import vector
 from pufferlib.pufferlib import set_buffers
 
 from scout.config import VecenvConfig
+from scout.lean_env import LeanEnv
 
 TRAINING_MAP_SEEDS = range(2**62)
 EVALUATION_MAP_SEEDS = range(2**62, 2**63)
@@ -42,8 +40,12 @@ def evaluation_map_seed(evaluation_seed: int, episode: int) -> int:
 
 
 def with_map_seed(game: MettaGridConfig, map_seed: int) -> MettaGridConfig:
-    """A copy of a config that builds the maps of `map_seed`; a fixed map stays as it is."""
-    game = game.model_copy(deep=True)
+    """The config with a map builder of its own, for the maps of `map_seed`; a fixed map stays as it is.
+
+    Everything else is shared, since it is the same for all environments of a run.
+    """
+    builder = game.game.map_builder.model_copy(deep=True)
+    game = game.model_copy(update={"game": game.game.model_copy(update={"map_builder": builder})})
     set_map_seed(game, map_seed)
     return game
 
@@ -73,7 +75,7 @@ class SeededEarlyReset(EarlyResetHandler):
             self._early_reset_step = int(self._generator.integers(1, self._sim.config.game.max_steps + 1))
 
 
-class SeededEnv(MettaGridPufferEnv):
+class SeededEnv(LeanEnv):
     """Keeps the seed that it was made with.
 
     The vectorised resets hand out seed + worker + environment, which gives several environments the same one.
@@ -101,27 +103,22 @@ class EnvFactory:
     run_seed: int
     map_seeds: str
     early_reset: bool
+    stale_first_action: bool = False
 
-    def __call__(self, buf: Any = None, seed: int | None = None) -> MettaGridPufferEnv:
+    def __call__(self, buf: Any = None, seed: int | None = None) -> LeanEnv:
         """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, which the trainer ends in order
         index = seed or 0
-        simulator = Simulator()
-        simulator.add_event_handler(StatsTracker(NoopStatsWriter()))
+        early_reset: EarlyResetHandler | None = None
         if self.map_seeds == "consecutive":  # as in the seed notebook
-            if self.early_reset:
-                simulator.add_event_handler(EarlyResetHandler())
-            env = MettaGridPufferEnv(simulator, with_map_seed(self.game, self.run_seed + index), buf=buf, seed=index)
+            make, env_seed, map_seed = LeanEnv, index, self.run_seed + index
+            early_reset = EarlyResetHandler() if self.early_reset else None
         else:
-            if self.early_reset:
-                simulator.add_event_handler(SeededEarlyReset((self.run_seed, index)))
-            env = SeededEnv(
-                simulator,
-                with_map_seed(self.game, training_map_seed(self.run_seed, index)),
-                buf=buf,
-                seed=(self.run_seed + index) % 2**31,  # the simulator's own generator takes 31 bits
-            )
+            make, map_seed = SeededEnv, training_map_seed(self.run_seed, index)
+            env_seed = (self.run_seed + index) % 2**31  # the simulator's own generator takes 31 bits
+            early_reset = SeededEarlyReset((self.run_seed, index)) if self.early_reset else None
+        env = make(with_map_seed(self.game, map_seed), env_seed, early_reset, self.stale_first_action, buf)
         set_buffers(env, buf)
         return env
 
@@ -131,7 +128,7 @@ def make_vecenv(config: VecenvConfig, game: MettaGridConfig, run_seed: int) -> A
 
     Under `consecutive` the early resets are drawn from numpy's global generator: seed it before.
     """
-    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset)
+    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset, config.stale_first_action)
     backend: Any = vector.Serial
     options: dict[str, Any] = {}
     if config.name == "multiprocessing":

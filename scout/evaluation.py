@@ -21,12 +21,12 @@ from rich.table import Table
 
 from scout.checkpoint import load_into, load_weights
 from scout.config import EvaluationConfig, EvaluationMission, MissionConfig
-from scout.device import make_device
+from scout.device import make_device, precision_of
 from scout.errors import ScoutError
 from scout.files import CONFIG, EPISODES
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
-from scout.models import make_model
+from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.rendering import TerminalView
 from scout.rollout import play
@@ -128,7 +128,8 @@ def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:
     load_into(network, weights)
     log.info("Checkpoint: %s%s", weights.path, f" ({weights.agent_steps:,} agent steps)" if weights.agent_steps else "")
     network = network.to(device)
-    return NetworkPolicy(config.checkpoint, network, device, config.greedy, config.device.precision), game
+    set_fast_layers(network, config.device.fast_layers)
+    return NetworkPolicy(config.checkpoint, network, device, config.greedy, precision_of(config.device, device)), game
 
 
 def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 PADDING = 0xFF
 NO_CELL = 0xFE
+SCALE_EPSILON = 1e-6  # the notebook's: without it outputs differ from those of cogames' own tutorial policy
 
 
 def feature_scales(env_info: PolicyEnvInterface) -> Tensor:
@@ -30,8 +31,7 @@ def tokens_to_grid(tokens: Tensor, scales: Tensor, num_features: int, height: in
     place, feature, value = tokens.long().unbind(-1)
     x = (place & 0x0F).clamp(max=width - 1)
     y = (place >> 4).clamp(max=height - 1)
-    # The small constant is the notebook's: without it outputs differ from those of cogames' own tutorial policy.
-    scaled = value.float() / (scales[feature] + 1e-6) * (place != PADDING)
+    scaled = value.float() / (scales[feature] + SCALE_EPSILON) * (place != PADDING)
     row = torch.arange(batch, device=tokens.device).unsqueeze(1)
     index = ((row * num_features + feature.clamp(max=num_features - 1)) * height + y) * width + x
     grid = torch.zeros(batch * num_features * height * width, device=tokens.device)

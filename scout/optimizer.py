@@ -89,4 +89,5 @@ def _adam_arguments(config: OptimizerConfig) -> dict[str, Any]:
         "lr": config.learning_rate,
         "betas": (config.adam_beta1, config.adam_beta2),
         "eps": config.adam_eps,
+        "fused": True,  # one pass over memory instead of ten
     }

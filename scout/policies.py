@@ -42,7 +42,7 @@ class NetworkPolicy:
         zeros = torch.zeros(agents, self._network.hidden_size, device=self._device)  # pyright: ignore[reportArgumentType]
         self._state = {"lstm_h": zeros, "lstm_c": zeros.clone()}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self) -> None:
         observations = np.concatenate([simulation._c_sim.observations() for simulation in self._simulations])
         tokens = torch.from_numpy(observations).to(self._device)

@@ -11,14 +11,17 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple, override
 
+import numpy as np
 import torch
 from pufferlib import vector
 from pufferlib.pufferlib import unroll_nested_dict
-from pufferlib.pytorch import sample_logits
 from torch import Tensor, nn
 
+from scout import categorical
 from scout.advantages import Timeline, generalized_advantages
 from scout.config import Experiment
+from scout.device import to_device
+from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
 from scout.reward_scale import RewardScale
 from scout.trainer import StockTrainer, diverged
@@ -42,37 +45,46 @@ class PPO(StockTrainer):
         super().__init__(experiment, device, vecenv, network)
         # PuffeRL knows no adamw, and its cosine ends one update early at a rate of 0 and never reads min_lr_ratio.
         self.optimizer = make_optimizer(experiment.optimizer, network)
-        self.optimizer.register_step_pre_hook(lambda *_: self._check_gradients())
         self.scheduler = make_schedule(experiment.optimizer, self.optimizer, self.total_updates)
         hidden_size: Any = network.hidden_size
         self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
         self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma)
+        self._acting: Any = network.forward_eval
+        if experiment.device.compile:
+            self._acting = torch.compile(self._acting)
+        self._rolling_out = False
         self._received: list[tuple[Any, Any]] = []  # steps that arrived after the last rollout and await their action
         self.ahead: Ahead
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """A fresh context without a cache: PuffeRL enters one for good, and its cache keeps the first update's weights.
+        """Products in the precision that was asked for; in a rollout, weights are cast but once.
 
-        The cache belongs to the process: where another run left a context open, it would outlive this one too.
+        Else the cache is off: it belongs to the process, and PuffeRL enters a context for good, whose cache would keep
+        the first update's weights.
         """
-        if self.experiment.device.precision == "float32":
+        if self.experiment.device.precision != "bfloat16":
             return nullcontext()
-        return torch.autocast(self.config["device"], dtype=torch.bfloat16, cache_enabled=False)
+        return torch.autocast(self.config["device"], dtype=torch.bfloat16, cache_enabled=self._rolling_out)
 
     # -- rollout -----------------------------------------------------------------------------------------------------
 
     @override
-    @torch.no_grad()
+    @torch.inference_mode()
     def evaluate(self) -> defaultdict[str, list[Any]]:
         """Collects `segments x bptt_horizon` steps, and what arrives one step after them."""
         if not self.experiment.trainer.carry_state:
             for state in (*self.lstm_h.values(), *self.lstm_c.values()):
                 state.zero_()
         batches = self.total_agents // self.vecenv.agents_per_batch
-        for step in range(self.segments // self.total_agents * self.config["bptt_horizon"]):
-            for _ in range(batches):
-                self._act(step)
-        self.ahead = self._look_ahead(batches)
+        torch.clear_autocast_cache()
+        self._rolling_out = True
+        with self._autocast(), fixed_weights(self.uncompiled_policy):
+            for step in range(self.segments // self.total_agents * self.config["bptt_horizon"]):
+                for _ in range(batches):
+                    self._act(step)
+            self.ahead = self._look_ahead(batches)
+        self._rolling_out = False
+        torch.clear_autocast_cache()
         return self.stats
 
     def _receive(self) -> Any:
@@ -95,11 +107,12 @@ class PPO(StockTrainer):
         if t == 0:
             for key in STATE:
                 self.initial_states[key][rows] = state[key]
-        logits, value, state = self._forward(observation, state)
-        action, logprob, _ = sample_logits(logits)
+        tokens = to_device(observation, self.config["device"])
+        logits, value, state = self._forward(tokens, state)
+        action, logprob = categorical.draw(logits)
         outcome = self._outcome(reward, terminal, truncation)
-
-        self.observations[rows, t] = torch.as_tensor(observation).to(self.observations.device)
+        self.observations[rows, t] = tokens.to(self.observations.device)
+        self.vecenv.send(action.int().cpu().numpy())  # which may write over all that arrived
         self.actions[rows, t] = action
         self.logprobs[rows, t] = logprob
         self.values[rows, t] = value
@@ -112,18 +125,16 @@ class PPO(StockTrainer):
         for info in infos:
             for key, statistic in unroll_nested_dict(info):
                 self.stats[key].append(statistic)
-        self.vecenv.send(action.cpu().numpy())
 
     def _state(self, first_agent: int) -> dict[str, Tensor]:
         """The recurrent state of one batch of agents: float32 [agents, hidden_size] each."""
         return {"lstm_h": self.lstm_h[first_agent], "lstm_c": self.lstm_c[first_agent]}
 
-    def _forward(self, observation: Any, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _forward(self, tokens: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Logits, values [agents] and the next state of one batch of agents; the state given stays as it is."""
         state = dict(state)
         with self._autocast():
-            tokens = torch.as_tensor(observation).to(self.config["device"])
-            logits, value = self.uncompiled_policy.forward_eval(tokens, state)
+            logits, value = self._acting(tokens, state)
         return logits.float(), value.flatten().float(), self._flat(state)
 
     def _flat(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,14 +150,17 @@ class PPO(StockTrainer):
             self._received.append((arrived, getattr(self.vecenv, "w_slice", None)))
             observation, reward, terminal, truncation, *_, agent_ids, _ = arrived
             agents = slice(int(agent_ids[0]), int(agent_ids[-1]) + 1)
-            _, ahead.values[agents], _ = self._forward(observation, self._state(agents.start))
+            tokens = to_device(observation, self.config["device"])
+            _, ahead.values[agents], _ = self._forward(tokens, self._state(agents.start))
             outcome = self._outcome(reward, terminal, truncation)
             ahead.rewards[agents], ahead.terminals[agents], ahead.truncations[agents] = outcome
         return ahead
 
     def _outcome(self, *parts: Any) -> tuple[Tensor, ...]:
         """Reward, terminal and truncation that arrived with a step: float32 [agents] each, on the training device."""
-        return tuple(torch.as_tensor(part).to(self.config["device"]).float() for part in parts)
+        return to_device(
+            np.stack([np.asarray(part, dtype=np.float32) for part in parts]), self.config["device"]
+        ).unbind()
 
     # -- what an update learns from ----------------------------------------------------------------------------------
 
@@ -216,18 +230,18 @@ class PPO(StockTrainer):
         The state begins anew where an episode ended, so a segment is run in pieces between those steps. PuffeRL starts
         every segment from zero and never resets, so that it trains another policy than the one that acted.
         """
-        observations = self.observations[rows.to(self.observations.device)].to(self.config["device"])
+        observations = self.observations[rows.to(self.observations.device)].to(self.config["device"], non_blocking=True)
         ended = self.ended[rows]
         horizon = ended.shape[1]
         cuts = [0, *(1 + ended[:, :-1].any(dim=0).nonzero().flatten()).tolist(), horizon]
         state = {key: self.initial_states[key][rows] for key in STATE}
         logits, values = [], []
-        for start, stop in pairwise(cuts):
-            with self._autocast():
+        with self._autocast():
+            for start, stop in pairwise(cuts):
                 piece_logits, piece_values = self.policy(observations[:, start:stop], state)
-            logits.append(piece_logits.float().view(len(rows), stop - start, -1))
-            values.append(piece_values.float().view(len(rows), stop - start))
-            state = {key: part * ~ended[:, stop - 1, None] for key, part in self._flat(state).items()}
+                logits.append(piece_logits.float().view(len(rows), stop - start, -1))
+                values.append(piece_values.float().view(len(rows), stop - start))
+                state = {key: part * ~ended[:, stop - 1, None] for key, part in self._flat(state).items()}
         return torch.cat(logits, dim=1).flatten(0, 1), torch.cat(values, dim=1)
 
     # -- update ------------------------------------------------------------------------------------------------------
@@ -254,13 +268,16 @@ class PPO(StockTrainer):
             measured.append(found)
             if config.target_kl is not None and found["approx_kl"] > config.target_kl:
                 break  # before the step, so the policy stays where it is
-            found["gradient_norm"] = nn.utils.clip_grad_norm_(self.uncompiled_policy.parameters(), config.max_grad_norm)
+            parameters = [parameter for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
+            norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            if not norm.isfinite():  # before they are scaled by it
+                self._check_gradients()
+            nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, norm)
+            found["gradient_norm"] = norm
             self.optimizer.step()
 
-        self.losses = {
-            name: torch.stack([found[name] for found in measured if name in found]).mean().item()
-            for name in measured[0]
-        }
+        means = {name: torch.stack([found[name] for found in measured if name in found]).mean() for name in measured[0]}
+        self.losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         self.losses["explained_variance"] = explained_variance.item()
         if config.target_kl is not None:
             self.losses["minibatches"] = len(measured)
@@ -280,7 +297,7 @@ class PPO(StockTrainer):
         losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.config["device"]))
         for part in torch.arange(len(rows), device=rows.device).split(self.minibatch_segments):
             logits, values = self._replay(rows[part])
-            _, logprobs, entropy = sample_logits(logits, action=self.actions[rows[part]].flatten(0, 1))
+            logprobs, entropy = categorical.look_back(logits, self.actions[rows[part]].flatten())
             log_ratio = logprobs.view(values.shape) - self.logprobs[rows[part]]
             ratio = log_ratio.exp()
 

@@ -120,7 +120,7 @@ def pufferl_config(experiment: Experiment, device: str) -> dict[str, Any]:
         "torch_deterministic": experiment.device.deterministic,
         "cpu_offload": experiment.device.cpu_offload,
         "compile": experiment.device.compile,
-        "compile_mode": "default",
+        "compile_mode": "reduce-overhead" if experiment.device.cuda_graphs else "default",
         "compile_fullgraph": False,
         "precision": experiment.device.precision,
         "use_rnn": True,

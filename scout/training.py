@@ -13,10 +13,10 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from scout.checkpoint import load_into, load_weights, numbered_checkpoints, save_checkpoint
 from scout.config import Experiment
-from scout.device import make_device, seed_everything
+from scout.device import make_device, seed_everything, settled
 from scout.environment import make_vecenv
 from scout.mission import make_game
-from scout.models import make_model
+from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
@@ -47,6 +47,7 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     """
     folder = RunFolder(run_dir)
     device = make_device(experiment.device)
+    experiment = settled(experiment, device)
     game = make_game(experiment.mission)
     steps = -(-experiment.total_timesteps // experiment.batch_size) * experiment.batch_size // experiment.total_agents
     if steps < game.game.max_steps:
@@ -86,10 +87,12 @@ def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_s
 
 def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
     """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
+    experiment = settled(experiment, device)
     seed_everything(experiment.seed)
     vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
     try:
         network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
+        set_fast_layers(network, experiment.device.fast_layers)
         if experiment.initial_weights is not None:
             weights = load_weights(experiment.initial_weights)
             load_into(network, weights)

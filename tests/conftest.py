@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16, "update_epochs": 1},
     "vecenv": {"num_envs": 4},
     "checkpoint": {"interval": 1},
-    "device": {"name": "cpu"},
+    "device": {"name": "cpu", "precision": "float32"},
     "wandb": {"mode": "disabled"},
 }
 

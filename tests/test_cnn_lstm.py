@@ -10,6 +10,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from scout.config import MissionConfig
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
+from scout.models import set_fast_layers
 from scout.models.cnn_lstm import CnnLstm
 from scout.observation import feature_scales, tokens_to_grid
 
@@ -21,6 +22,7 @@ def networks(into: str) -> tuple[CnnLstm, TutorialPolicyNet]:
     """Ours and cogames' network, with the weights of one loaded into the other."""
     torch.manual_seed(0)
     ours, theirs = CnnLstm(ENV_INFO, CnnLstmConfig()), TutorialPolicyNet(ENV_INFO)
+    set_fast_layers(ours, False)
     if into == "ours":
         ours.load_state_dict(theirs.state_dict())
     else:

@@ -288,7 +288,7 @@ def test_every_key_of_an_evaluation_is_read() -> None:
     Three exceptions: model.options are read by a network of one's own alone, and of the group device, which training
     shares, nothing is compiled or offloaded in an evaluation.
     """
-    elsewhere = {"model.options", "device.compile", "device.cpu_offload"}
+    elsewhere = {"model.options", "device.compile", "device.cuda_graphs", "device.cpu_offload"}
     assert leaves(EvaluationConfig) - read_as_attributes(EvaluationConfig) - elsewhere == set()
 
 

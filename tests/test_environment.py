@@ -254,16 +254,20 @@ def test_without_early_resets_episodes_are_whole(map_seeds: str) -> None:
     assert [bool(terminals.any()) for terminals, _ in ends] == [False] * 24 + [True]
 
 
-def test_only_the_first_episode_is_cut_short() -> None:
-    """After an early reset, which is a truncation, the next episode runs for all of its steps."""
-    vecenv = vectorised(max_steps=25, num_envs=1, early_reset=True)
+@pytest.mark.parametrize("stale", [False, True])
+def test_only_the_first_episode_is_cut_short(stale: bool) -> None:
+    """After an early reset, which is a truncation, the next episode runs for all of its steps.
+
+    A step more shows its first observation, but for upstream's way, which never shows it.
+    """
+    vecenv = vectorised(max_steps=25, num_envs=1, early_reset=True, stale_first_action=stale)
     cut = 1
     while not step(vecenv)[1].all():
         cut += 1
     assert cut < 25
-    ends = [step(vecenv) for _ in range(25)]
+    ends = [step(vecenv) for _ in range(25 if stale else 26)]
     assert not any(truncations.any() for _, truncations in ends)
-    assert [bool(terminals.all()) for terminals, _ in ends] == [False] * 24 + [True]
+    assert [bool(terminals.all()) for terminals, _ in ends] == [False] * (len(ends) - 1) + [True]
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

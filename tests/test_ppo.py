@@ -68,10 +68,12 @@ def test_mixed_precision_acts_with_the_current_weights(left_open: bool) -> None:
         trainer.evaluate()
         trainer.train()
         observation = trainer.observations[:, 0]
-        before, _, _ = trainer._forward(observation, trainer._state(0))
+        with torch.inference_mode():
+            before, _, _ = trainer._forward(observation, trainer._state(0))
         with torch.no_grad():
             trainer.uncompiled_policy._action_head.weight.mul_(100)  # pyright: ignore
-        after, _, _ = trainer._forward(observation, trainer._state(0))
+        with torch.inference_mode():
+            after, _, _ = trainer._forward(observation, trainer._state(0))
     trainer.close()
     assert (after - before).abs().max() > 1
 

@@ -1,5 +1,7 @@
 """Networks by name, and those of your own by `model.target`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, cast
 
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
@@ -43,3 +45,23 @@ def make_model(config: ModelConfig, env_info: PolicyEnvInterface) -> nn.Module:
             f"torch.nn.Module with forward, forward_eval and hidden_size{lacks}"
         )
     return cast("nn.Module", network)
+
+
+def set_fast_layers(network: nn.Module, fast: bool) -> None:
+    """Whether the network's parts take this project's own layers on a CPU, as they do from the start, or torch's."""
+    for module in network.modules():
+        if hasattr(module, "fast"):
+            module.fast = fast  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def fixed_weights(network: nn.Module) -> Iterator[None]:
+    """Within it nothing changes the weights, and the network keeps what it computes from them, without gradients."""
+    keeping = [module for module in network.modules() if hasattr(module, "kept")]
+    for module in keeping:
+        module.kept = []  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        for module in keeping:
+            module.kept = None  # pyright: ignore[reportArgumentType]

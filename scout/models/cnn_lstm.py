@@ -1,6 +1,6 @@
 """The seed notebook's network, with its sizes as config keys."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -8,9 +8,10 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
 from scout.model_config import CnnLstmConfig
-from scout.models.heads import split_steps
-from scout.models.memory import layer_first
-from scout.observation import feature_scales, tokens_to_grid
+from scout.models.first_layer import BYTES, Reader, convolution_taps, first_layer, places
+from scout.models.heads import in_float32, split_steps
+from scout.models.memory import run_lstm, state_of
+from scout.observation import SCALE_EPSILON, feature_scales, tokens_to_grid
 
 
 class CnnLstm(nn.Module):
@@ -25,6 +26,7 @@ class CnnLstm(nn.Module):
     def __init__(self, env_info: PolicyEnvInterface, config: CnnLstmConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
+        self.fast = True  # on a CPU, not to fill a grid and not to take torch's recurrent layers
         self._height, self._width = env_info.obs_height, env_info.obs_width
         self._num_features = 1 + max(int(feature.id) for feature in env_info.obs_features)
         self.register_buffer("_feature_scale", feature_scales(env_info))
@@ -43,7 +45,13 @@ class CnnLstm(nn.Module):
             nn.Flatten(),
         )
         with torch.no_grad():
-            cnn_size = self._cnn(torch.zeros(1, self._num_features, self._height, self._width)).shape[1]
+            first_grid = self._cnn[0](torch.zeros(1, self._num_features, self._height, self._width))
+            cnn_size = self._cnn[1:](first_grid).shape[1]
+        self._sides = first_grid.shape[2:]
+        rows, factors = self._readings()
+        taps = convolution_taps(self._height, self._width, config.kernel_size, config.stride, corner=True)
+        self._surroundings = Reader(*taps, rows, factors)
+        self._own = Reader(*places({self._height // 2 << 4 | self._width // 2: 0}), rows, factors)
         self._cnn_fc = nn.Linear(cnn_size, config.cnn_features)
         self._self_encoder = nn.Linear(self._num_features, config.self_features)
         self._rnn = nn.LSTM(config.cnn_features + config.self_features, config.hidden_size, batch_first=True)
@@ -57,18 +65,38 @@ class CnnLstm(nn.Module):
         they are missing or None; when the keys are there, the last step's state [B, 1, hidden] takes their place.
         """
         tokens, steps = split_steps(observations)
-        grid = tokens_to_grid(tokens, self._feature_scale, self._num_features, self._height, self._width)
-        surroundings = torch.relu(self._cnn_fc(self._cnn(grid)))
-        own_cell = torch.relu(self._self_encoder(grid[:, :, self._height // 2, self._width // 2]))
+        first, own_cell = self._sparse(tokens) if self.fast and tokens.device.type == "cpu" else self._dense(tokens)
+        surroundings = torch.relu(self._cnn_fc(self._cnn[2:](first)))
         features = rearrange(torch.cat([surroundings, own_cell], dim=-1), "(b s) f -> b s f", s=steps)
 
-        h, c = (layer_first(state, key) for key in ("lstm_h", "lstm_c"))
-        hidden, (h, c) = self._rnn(features, None if h is None or c is None else (h, c))
+        h, c = (state_of(state, key) for key in ("lstm_h", "lstm_c"))
+        hidden, h, c = run_lstm(self._rnn, features, h, c, self.fast)
         if state is not None and "lstm_h" in state:
-            state["lstm_h"], state["lstm_c"] = h.transpose(0, 1), c.transpose(0, 1)
+            state["lstm_h"], state["lstm_c"] = h.unsqueeze(1), c.unsqueeze(1)
 
         hidden = rearrange(hidden, "b s f -> (b s) f")
-        return self._action_head(hidden), self._value_head(hidden)
+        return in_float32(self._action_head, hidden), in_float32(self._value_head, hidden)
+
+    def _readings(self) -> tuple[Tensor, Tensor]:
+        """For each feature and value, its row, which is the feature, and its factor, the scaled value: [F x 256, 1]."""
+        feature = torch.arange(BYTES).repeat_interleave(BYTES)
+        scaled = torch.arange(BYTES).repeat(BYTES) / (self._feature_scale[feature] + SCALE_EPSILON)
+        return feature.clamp(max=self._num_features - 1).unsqueeze(1), scaled.unsqueeze(1)
+
+    def _dense(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The first convolution [B, channels, h, w] and the own cell's layer [B, self_features], with their relus."""
+        grid = tokens_to_grid(tokens, self._feature_scale, self._num_features, self._height, self._width)
+        own_cell = torch.relu(self._self_encoder(grid[:, :, self._height // 2, self._width // 2]))
+        return self._cnn[:2](grid), own_cell
+
+    def _sparse(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The same without the grid."""
+        layer = cast("nn.Conv2d", self._cnn[0])
+        weight, bias = layer.weight, cast("Tensor", layer.bias)
+        table = rearrange(weight, "out feature y x -> feature (y x) out")
+        first = first_layer(tokens, table, bias, self._surroundings).unflatten(1, self._sides).permute(0, 3, 1, 2)
+        table = rearrange(self._self_encoder.weight, "out feature -> feature 1 out")
+        return first, first_layer(tokens, table, self._self_encoder.bias, self._own).flatten(1)
 
     def forward_eval(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]:
         """The same for one step; the name is the trainer's."""

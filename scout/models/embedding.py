@@ -72,6 +72,22 @@ class TokenEmbedding(nn.Module):
         table = self.vectors[self.vector_of] + (self.basis @ self.slopes).flatten(0, 1)
         return Tokens(observation, cell, table.index_select(0, feature * VALUES + value))
 
+    def readings(self) -> tuple[Tensor, Tensor]:
+        """What each feature and value is made of, for `Reader`: rows of `rows`, and factors, [65536, 3]."""
+        rows, factors = torch.full((VALUES * VALUES, 3), -1), torch.zeros(VALUES * VALUES, 3)
+        features = len(self.basis)
+        code = slice(0, features * VALUES)
+        rows[code, 0], factors[code, 0] = self.vector_of, 1
+        is_quantity = self.vector_of < features
+        slope = len(self.vectors) + 2 * self.vector_of
+        rows[code, 1:] = torch.where(is_quantity.unsqueeze(1), torch.stack([slope, slope + 1], dim=1), -1)
+        factors[code, 1:] = self.basis.flatten(0, 1)
+        return rows, factors
+
+    def rows(self) -> Tensor:
+        """All that tokens' vectors are sums of: float32 [R, size]."""
+        return torch.cat([self.vectors, self.slopes.flatten(0, 1)])
+
     def sums(self, tokens: Tensor) -> Tensor:
         """Tokens uint8 [B, T, 3] -> the sum of their vectors, float32 [B, height * width + 1, size], at each place.
 

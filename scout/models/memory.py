@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scout.model_config import MemoryKind
+from scout.models.recurrence import gru, gru_step, lstm_step
 
 RELU_GAIN = 2**0.5
 
@@ -16,7 +17,7 @@ class RecurrentLayer(nn.Module):
     def __init__(self, kind: MemoryKind, inputs: int, hidden_size: int) -> None:
         super().__init__()
         self.kind: MemoryKind = kind
-        self._hidden_size = hidden_size
+        self.fast = True
         self.layer: nn.Module
         match kind:
             case "lstm":
@@ -35,23 +36,49 @@ class RecurrentLayer(nn.Module):
         is zero. When the keys are there, the last step's state [B, hidden_size] takes their place. A GRU leaves
         `lstm_c` alone, no memory both.
         """
-        h, c = (layer_first(state, key) for key in ("lstm_h", "lstm_c"))
+        h, c = (state_of(state, key) for key in ("lstm_h", "lstm_c"))
         match self.kind:
             case "lstm":
-                h, c = (part if part is not None else self._zeros(features) for part in (h, c))
-                hidden, (h, c) = self.layer(features, (h, c))
-                if state is not None and "lstm_h" in state:
-                    state["lstm_h"], state["lstm_c"] = h[0], c[0]
+                hidden, h, c = run_lstm(cast("nn.LSTM", self.layer), features, h, c, self.fast)
             case "gru":
-                hidden, h = self.layer(features, h)
-                if state is not None and "lstm_h" in state:
-                    state["lstm_h"] = h[0]
+                hidden, h = run_gru(cast("nn.GRU", self.layer), features, h, self.fast)
             case "none":
                 hidden = torch.relu(self.layer(features))
+        if state is not None and "lstm_h" in state:
+            if self.kind != "none":
+                state["lstm_h"] = h
+            if self.kind == "lstm":
+                state["lstm_c"] = c
         return hidden
 
-    def _zeros(self, features: Tensor) -> Tensor:
-        return torch.zeros(1, len(features), self._hidden_size, device=features.device)
+
+def run_lstm(
+    layer: nn.LSTM, features: Tensor, h: Tensor | None, c: Tensor | None, fast: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features [B, S, inputs] and a state float32 [B, hidden] each, or None for 0 -> hidden [B, S, hidden], state."""
+    h, c = (_zeros(features, layer) if part is None else part for part in (h, c))
+    if fast and features.device.type == "cpu" and features.shape[1] == 1:
+        h, c = lstm_step(layer, features[:, 0], h, c)
+        return h.unsqueeze(1), h, c
+    hidden, (last_h, last_c) = layer(features, (h.unsqueeze(0), c.unsqueeze(0)))
+    return hidden, last_h[0], last_c[0]
+
+
+def run_gru(layer: nn.GRU, features: Tensor, h: Tensor | None, fast: bool) -> tuple[Tensor, Tensor]:
+    """Features [B, S, inputs] and a state float32 [B, hidden], or None for 0 -> hidden [B, S, hidden], state."""
+    h = _zeros(features, layer) if h is None else h
+    if fast and features.device.type == "cpu":
+        if features.shape[1] == 1:
+            h = gru_step(layer, features[:, 0], h)
+            return h.unsqueeze(1), h
+        hidden = gru(layer, features, h)
+        return hidden, hidden[:, -1]
+    hidden, last = layer(features, h.unsqueeze(0))
+    return hidden, last[0]
+
+
+def _zeros(features: Tensor, layer: nn.LSTM | nn.GRU) -> Tensor:
+    return torch.zeros(len(features), layer.hidden_size, device=features.device)
 
 
 def orthogonal[Layer: nn.Linear | nn.Conv2d](layer: Layer, gain: float) -> Layer:
@@ -82,7 +109,7 @@ def initialize_recurrent(layer: nn.Module, hidden_size: int) -> None:
         cast("Tensor", layer.bias_ih_l0).data[hidden_size : 2 * hidden_size] = 1
 
 
-def layer_first(state: dict | None, key: str) -> Tensor | None:
-    """A state as torch's layers want it, [1, B, hidden_size]; None for zeros."""
+def state_of(state: dict | None, key: str) -> Tensor | None:
+    """A state as [B, hidden_size], of [B, hidden_size] or [B, 1, hidden_size]; None for zeros."""
     part = None if state is None else state.get(key)
-    return None if part is None else part.flatten(1).unsqueeze(0).contiguous()
+    return None if part is None else part.flatten(1)

@@ -1,0 +1,22 @@
+"""A choice among a few actions: drawn, and looked back on."""
+
+import torch
+from torch import Tensor
+
+
+def draw(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws from logits float32 [N, A]: actions int64 [N] and the logarithms of their probabilities float32 [N].
+
+    The largest of probability / noise, with exponential noise, is a sample (the race of exponentials), which is what
+    torch.multinomial does after checks that would wait for the device.
+    """
+    logarithms = logits.log_softmax(dim=-1)
+    actions = (logarithms.exp() / torch.empty_like(logarithms).exponential_()).argmax(dim=-1, keepdim=True)
+    return actions.squeeze(-1), logarithms.gather(-1, actions).squeeze(-1)
+
+
+def look_back(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of the probability of each action [N], and the entropy of each choice [N]: logits [N, A]."""
+    logarithms = logits.log_softmax(dim=-1)
+    chosen = logarithms.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+    return chosen, -(logarithms.exp() * logarithms).sum(dim=-1)
