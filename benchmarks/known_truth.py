@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from pufferlib import vector
 from results_page import put_table
 
+from scout.build import TRAINERS
 from scout.config import Experiment
 from scout.device import seed_everything
-from scout.training import TRAINERS
 
 TASKS: list[type[KnownTask]] = [NameTheCue, SweepTheCorridor]
 UPDATES, SEEDS = 150, (1, 2, 3)

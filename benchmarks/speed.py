@@ -146,12 +146,13 @@ def _other(name: str, _: list[str], folder: Path) -> tuple[Callable[[], None], A
 
 
 def _ours(_: str, overrides: list[str], folder: Path) -> tuple[Callable[[], None], Any]:
+    from scout.build import build
     from scout.cli import compose_experiment
     from scout.device import make_device
     from scout.mission import make_game
     from scout.run_folder import RunFolder
     from scout.tracking import Tracker
-    from scout.training import build, update
+    from scout.training import update
 
     experiment = compose_experiment(*overrides)
     trainer = build(experiment, make_game(experiment.mission), make_device(experiment.device))

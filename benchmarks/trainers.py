@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from scout.build import build
 from scout.cli import compose_experiment
 from scout.mission import make_game
-from scout.training import build
 
 HERE = Path(__file__).resolve().parent
 TRAINERS = ("pufferl", "ppo")

@@ -6,7 +6,7 @@ This module imports neither torch nor mettagrid, so a mistake is answered at onc
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
 from scout import config_checks
 from scout.group import Fraction, Group, Integer, NonNegative, Positive, chosen_by_name
@@ -178,11 +178,23 @@ Trainer = Annotated[
 ]
 
 
+AUTO = 0  # stands for vecenv.num_envs=auto until it is measured
+
+
+def _number_of_envs(value: Any) -> int:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if value == "auto":
+        return AUTO
+    if isinstance(whole, bool) or not isinstance(whole, int) or not 1 <= whole <= 8192:
+        raise ValueError(f"vecenv.num_envs={value} is not valid: expected an integer from 1 to 8192, or auto")
+    return whole
+
+
 class VecenvConfig(Group):
     name: Literal["serial", "multiprocessing"] = "serial"
     """serial: in this process; multiprocessing: in num_workers processes, for machines with many cores."""
-    num_envs: Annotated[Integer, Field(ge=1, le=8192)] = 16
-    """Environments of the run."""
+    num_envs: Annotated[int, PlainValidator(_number_of_envs)] = 16
+    """Environments of the run, 1 to 8192; auto measures which number is fastest, and which number of threads."""
     num_workers: Positive = 1
     """Worker processes; 1 for serial."""
     batch_size: Positive | None = None

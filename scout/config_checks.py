@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def problems(experiment: "Experiment") -> list[str]:
     """Everything that does not fit together, one message each; empty when all is well."""
-    found = [*batch_problems(experiment), *vecenv_problems(experiment.vecenv), *pufferl_problems(experiment)]
+    found = pufferl_problems(experiment)
+    if experiment.vecenv.num_envs:  # else the sizes are checked when it is chosen
+        found = [*batch_problems(experiment), *vecenv_problems(experiment.vecenv), *found]
     if experiment.vecenv.map_seeds == "consecutive" and "multi_team" in experiment.mission.variants:
         found.append(
             "vecenv.map_seeds=consecutive would play one map for ever with the variant multi_team: "

@@ -1,5 +1,6 @@
 """Names of the files that runs and evaluations leave behind."""
 
 CONFIG, STATUS, METRICS, VERSIONS = "config.yaml", "status.json", "metrics.jsonl", "versions.json"  # a run's
+AUTOTUNE = "autotune.json"
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
 EPISODES = "episodes.json"  # an evaluation's

@@ -9,23 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-
-from scout.checkpoint import load_into, load_weights, numbered_checkpoints, save_checkpoint
-from scout.config import Experiment
-from scout.device import make_device, seed_everything, settled
-from scout.environment import make_vecenv
+from scout.autotune import tuned
+from scout.build import build
+from scout.checkpoint import numbered_checkpoints, save_checkpoint
+from scout.config import AUTO, Experiment
+from scout.device import make_device, settled
 from scout.mission import make_game
-from scout.models import make_model, set_fast_layers
-from scout.ppo import PPO
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
 from scout.tracking import Tracker
 from scout.trainer import StockTrainer
 
 log = logging.getLogger(__name__)
-
-TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,8 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
     game = make_game(experiment.mission)
+    if experiment.vecenv.num_envs == AUTO:
+        experiment = tuned(experiment, game, device, folder.path)
     steps = -(-experiment.total_timesteps // experiment.batch_size) * experiment.batch_size // experiment.total_agents
     if steps < game.game.max_steps:
         log.warning(
@@ -56,6 +53,8 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
             *(steps, game.game.max_steps),
         )
     trainer = build(experiment, game, device)
+    network = trainer.uncompiled_policy
+    log.info("Network: %s, %s parameters", type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}")
     try:
         return _run(experiment, trainer, folder, game.game.max_steps)
     finally:
@@ -83,27 +82,6 @@ def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_s
         tracker.finish(succeeded=state == "finished")
     _say_what_next(result)
     return result
-
-
-def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
-    """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
-    experiment = settled(experiment, device)
-    seed_everything(experiment.seed)
-    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
-    try:
-        network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
-        set_fast_layers(network, experiment.device.fast_layers)
-        if experiment.initial_weights is not None:
-            weights = load_weights(experiment.initial_weights)
-            load_into(network, weights)
-            log.info("Starting from the weights of %s", weights.path)
-        log.info(
-            "Network: %s, %s parameters", type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}"
-        )
-        return TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
-    except BaseException:
-        vecenv.close()
-        raise
 
 
 def _loop(

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from conftest import tiny_experiment
 
+from scout.build import build
 from scout.config import Experiment
 from scout.mission import make_game
 from scout.ppo import PPO
 from scout.trainer import StockTrainer
-from scout.training import build
 
 
 class Recorder:

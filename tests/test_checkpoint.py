@@ -16,12 +16,13 @@ from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import nn
 
+from scout.build import build
 from scout.checkpoint import load_experiment, load_into, load_weights, save_checkpoint
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.mission import make_game
 from scout.models import make_model
-from scout.training import build, train
+from scout.training import train
 
 EXPERIMENT = tiny_experiment()
 GAME = make_game(EXPERIMENT.mission)

@@ -69,7 +69,7 @@ def test_a_free_key_that_is_not_there_is_answered_with_how_to_add_it() -> None:
         ("optimizer.adam_beta1", 1.0, "less than 1"),
         ("trainer.gamma", 1.01, "less than or equal to 1"),
         ("trainer.bptt_horizon", 1, "greater than or equal to 2"),
-        ("vecenv.num_envs", 8193, "less than or equal to 8192"),
+        ("vecenv.num_envs", 8193, "an integer from 1 to 8192, or auto"),
         ("mission.num_agents", 0, "greater than or equal to 1"),
         ("log_interval", -0.5, "greater than or equal to 0"),
     ],

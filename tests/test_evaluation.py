@@ -16,6 +16,7 @@ from mettagrid.policy.policy import PolicySpec
 from mettagrid.simulator.rollout import Rollout
 from rich.console import Console
 
+from scout.build import build
 from scout.checkpoint import load_experiment
 from scout.config import EvaluationConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
@@ -24,7 +25,6 @@ from scout.evaluation import EvaluationResult, _table, bootstrap_interval, evalu
 from scout.mission import make_game
 from scout.policies import NetworkPolicy, NoopPolicy, RandomPolicy
 from scout.rollout import play
-from scout.training import build
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 

@@ -113,8 +113,8 @@ def test_a_gru_in_bfloat16_remembers_small_changes() -> None:
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
-        layer.bias_ih_l0[1] = 6.9067548  # sigmoid: 0.999
-        layer.bias_ih_l0[2] = 20.0  # tanh: 1
+        # Reset, update and new: the sigmoid of the second is 0.999, the tanh of the third 1.
+        layer.get_parameter("bias_ih_l0").copy_(torch.tensor([0.0, 6.9067548, 20.0]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden, last = run_gru(layer, torch.zeros(1, 2000, 1), torch.zeros(1, 1), fast=True)
     assert abs(last.item() - 0.865) < 0.02

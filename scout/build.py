@@ -1,0 +1,36 @@
+"""A trainer with its environments and its network, from a typed experiment."""
+
+import logging
+from typing import Any
+
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+
+from scout.checkpoint import load_into, load_weights
+from scout.config import Experiment
+from scout.device import seed_everything, settled
+from scout.environment import make_vecenv
+from scout.models import make_model, set_fast_layers
+from scout.ppo import PPO
+from scout.trainer import StockTrainer
+
+log = logging.getLogger(__name__)
+
+TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
+
+
+def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
+    """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
+    experiment = settled(experiment, device)
+    seed_everything(experiment.seed)
+    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
+    try:
+        network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
+        set_fast_layers(network, experiment.device.fast_layers)
+        if experiment.initial_weights is not None:
+            weights = load_weights(experiment.initial_weights)
+            load_into(network, weights)
+            log.info("Starting from the weights of %s", weights.path)
+        return TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
+    except BaseException:
+        vecenv.close()
+        raise
