@@ -8,7 +8,6 @@ such steps are left out of every loss, and after them the recurrent state begins
 
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 from typing import Any, NamedTuple, override
 
 import numpy as np
@@ -227,22 +226,27 @@ class PPO(StockTrainer):
     def _replay(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [M x T, actions] and values [M, T] of some segments, from the states that they were played with.
 
-        The state begins anew where an episode ended, so a segment is run in pieces between those steps. PuffeRL starts
-        every segment from zero and never resets, so that it trains another policy than the one that acted.
+        The state begins anew where an episode ended, so what follows in a segment is run as a sequence of its own,
+        beside the others and padded at its end to their length: all calls have the same number of steps, for which the
+        device's kernels are prepared but once. PuffeRL starts every segment from zero and never resets, so that it
+        trains another policy than the one that acted.
         """
-        observations = self.observations[rows.to(self.observations.device)].to(self.config["device"], non_blocking=True)
         ended = self.ended[rows]
-        horizon = ended.shape[1]
-        cuts = [0, *(1 + ended[:, :-1].any(dim=0).nonzero().flatten()).tolist(), horizon]
-        state = {key: self.initial_states[key][rows] for key in STATE}
-        logits, values = [], []
+        segments, horizon = ended.shape
+        begins = torch.zeros_like(ended)
+        begins[:, 0], begins[:, 1:] = True, ended[:, :-1]
+        segment, first = begins.nonzero(as_tuple=True)  # of each sequence
+        step = torch.arange(horizon, device=rows.device)
+        taken = (first.unsqueeze(1) + step).clamp(max=horizon - 1)
+        state = {key: self.initial_states[key][rows[segment]] * (first == 0).unsqueeze(1) for key in STATE}
+        at = rows[segment].unsqueeze(1).to(self.observations.device), taken.to(self.observations.device)
         with self._autocast():
-            for start, stop in pairwise(cuts):
-                piece_logits, piece_values = self.policy(observations[:, start:stop], state)
-                logits.append(piece_logits.float().view(len(rows), stop - start, -1))
-                values.append(piece_values.float().view(len(rows), stop - start))
-                state = {key: part * ~ended[:, stop - 1, None] for key, part in self._flat(state).items()}
-        return torch.cat(logits, dim=1).flatten(0, 1), torch.cat(values, dim=1)
+            logits, values = self.policy(self.observations[at].to(self.config["device"], non_blocking=True), state)
+        logits, values = logits.float().view(len(segment), horizon, -1), values.float().view(len(segment), horizon)
+        if len(segment) > segments:
+            sequence = begins.flatten().cumsum(0).view(segments, horizon) - 1  # which one each step is in
+            logits, values = (part[sequence, step - first[sequence]] for part in (logits, values))
+        return logits.flatten(0, 1), values
 
     # -- update ------------------------------------------------------------------------------------------------------
 
