@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
         "ent_coef": 0.03,
     },
     "optimizer": {"learning_rate": 3e-3, "adam_beta1": 0.9},
-    "device": {"name": "cpu"},
+    "device": {"name": "cpu", "precision": "float32"},
 }
 
 Player = Callable[[NDArray[np.uint8], Flags], NDArray[np.integer]]

@@ -7,7 +7,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from scout.checkpoint import load_into, load_weights
 from scout.config import Experiment
-from scout.device import seed_everything, settled
+from scout.device import seed_everything
 from scout.environment import make_vecenv
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
@@ -20,7 +20,6 @@ TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 
 def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
     """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
-    experiment = settled(experiment, device)
     seed_everything(experiment.seed)
     vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
     try:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from scout.config import Experiment
+from scout.device import settled
 from scout.errors import ScoutError
 from scout.pufferl import pufferl
 
@@ -28,7 +29,7 @@ class StockTrainer(pufferl.PuffeRL):
                 "trainer=pufferl needs PufferLib's compiled extension, which this build of torch cannot load: "
                 "install torch with its CUDA libraries, or take trainer=ppo"
             )
-        self.experiment = experiment
+        self.experiment = experiment = settled(experiment, device)
         self.episodes: dict[str, list[Any]] = {}  # each statistic's value in each episode that ended in this update
         with warnings.catch_warnings():  # it opens a float32 autocast, which the CPU does not have and does not need
             warnings.filterwarnings("ignore", message="In CPU autocast", category=UserWarning)
