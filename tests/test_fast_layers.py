@@ -143,13 +143,24 @@ def test_the_policy_that_acts_is_the_one_that_was_trained(precision: str) -> Non
     trainer.close()
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
 @torch.no_grad()
-def test_fixed_weights_change_nothing_that_a_network_says(observations: Tensor) -> None:
-    """Within it the outputs are the same, call by call, and after it a changed weight changes them."""
-    network = NETWORKS["conv"]()
-    before = network(observations)
+def test_fixed_weights_change_nothing_that_a_network_says(kind: str, observations: Tensor) -> None:
+    """Within it single steps say the same to 1e-6, call by call, and after it a changed weight changes them."""
+    network = NETWORKS[kind]()
+    hidden: Any = network.hidden_size
+
+    def said() -> Tensor:
+        state = {key: torch.ones(4, hidden) for key in ("lstm_h", "lstm_c")}
+        return torch.cat([*network(observations[:, 0], state), state["lstm_h"].flatten(1)], dim=1)
+
+    before = said()
     with fixed_weights(network):
         for _ in range(2):
-            assert all(torch.equal(*pair) for pair in zip(network(observations), before, strict=True))
-    network.get_parameter("embedding.vectors").mul_(2)
-    assert not torch.equal(network(observations)[1], before[1])
+            torch.testing.assert_close(said(), before, rtol=0, atol=1e-6)
+    for parameter in network.parameters():
+        parameter.mul_(1.5)
+    assert (said() - before).abs().max() > 1e-3
+    with fixed_weights(network):
+        again = said()
+    torch.testing.assert_close(again, said(), rtol=0, atol=1e-5)

@@ -59,7 +59,7 @@ def fixed_weights(network: nn.Module) -> Iterator[None]:
     """Within it nothing changes the weights, and the network keeps what it computes from them, without gradients."""
     keeping = [module for module in network.modules() if hasattr(module, "kept")]
     for module in keeping:
-        module.kept = []  # pyright: ignore[reportArgumentType]
+        module.kept = {}  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from scout.models.embedding import TokenEmbedding
 from scout.models.first_layer import Reader, convolution_taps, first_layer, places
 from scout.models.heads import Heads, split_steps
 from scout.models.memory import RELU_GAIN, RecurrentLayer, orthogonal
+from scout.models.recurrence import Kept
 from scout.observation import NO_CELL
 
 
@@ -45,7 +46,7 @@ class Conv(nn.Module):
         self._window = Reader(*taps, *self.embedding.readings())
         centre = self._height // 2 << 4 | self._width // 2
         self._apart = Reader(*places({centre: 0, NO_CELL: 1}), *self.embedding.readings())
-        self.kept: list[Tensor] | None = None  # see fixed_weights
+        self.kept: Kept | None = None  # see fixed_weights
         self.surroundings = orthogonal(nn.Linear(flat, config.features), RELU_GAIN)
         self.own = orthogonal(nn.Linear(2 * config.embedding_size, config.global_features), RELU_GAIN)
         self.memory = RecurrentLayer(config.memory, config.features + config.global_features, config.hidden_size)
@@ -78,8 +79,8 @@ class Conv(nn.Module):
 
         Within `fixed_weights` they are made but once: while acting they would cost more than the layers.
         """
-        if self.kept:
-            return self.kept
+        if self.kept and "tables" in self.kept:
+            return self.kept["tables"]
         with torch.autocast("cpu", enabled=False):
             rows = self.embedding.rows()
             kernel = rearrange(self._first.weight, "out size y x -> size (y x out)")
@@ -89,7 +90,7 @@ class Conv(nn.Module):
                 rearrange(rows @ apart, "row (place out) -> row place out", place=2),
             ]
         if self.kept is not None:
-            self.kept = tables
+            self.kept["tables"] = tables
         return tables
 
     @property

@@ -144,7 +144,7 @@ def _forward(tokens, table, bias, uses, outputs, taps, readings, rows, factors, 
                         total[d] += factor * row[d]
         for output in range(sums.shape[0]):
             for d in range(sums.shape[1]):
-                if sums[output, d] < 0:
+                if sums[output, d] <= 0:  # not where it is no number, which must be seen
                     sums[output, d] = 0
         if result.itemsize == 4:
             result[n] = sums

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scout.model_config import MemoryKind
-from scout.models.recurrence import gru, gru_step, lstm_step
+from scout.models.recurrence import Kept, gru, gru_step, lstm_step
 
 RELU_GAIN = 2**0.5
 
@@ -18,6 +18,7 @@ class RecurrentLayer(nn.Module):
         super().__init__()
         self.kind: MemoryKind = kind
         self.fast = True
+        self.kept: Kept | None = None  # see fixed_weights
         self.layer: nn.Module
         match kind:
             case "lstm":
@@ -39,9 +40,9 @@ class RecurrentLayer(nn.Module):
         h, c = (state_of(state, key) for key in ("lstm_h", "lstm_c"))
         match self.kind:
             case "lstm":
-                hidden, h, c = run_lstm(cast("nn.LSTM", self.layer), features, h, c, self.fast)
+                hidden, h, c = run_lstm(cast("nn.LSTM", self.layer), features, h, c, self.fast, self.kept)
             case "gru":
-                hidden, h = run_gru(cast("nn.GRU", self.layer), features, h, self.fast)
+                hidden, h = run_gru(cast("nn.GRU", self.layer), features, h, self.fast, self.kept)
             case "none":
                 hidden = torch.relu(self.layer(features))
         if state is not None and "lstm_h" in state:
@@ -53,23 +54,25 @@ class RecurrentLayer(nn.Module):
 
 
 def run_lstm(
-    layer: nn.LSTM, features: Tensor, h: Tensor | None, c: Tensor | None, fast: bool
+    layer: nn.LSTM, features: Tensor, h: Tensor | None, c: Tensor | None, fast: bool = True, kept: Kept | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features [B, S, inputs] and a state float32 [B, hidden] each, or None for 0 -> hidden [B, S, hidden], state."""
     h, c = (_zeros(features, layer) if part is None else part for part in (h, c))
     if fast and features.device.type == "cpu" and features.shape[1] == 1:
-        h, c = lstm_step(layer, features[:, 0], h, c)
+        h, c = lstm_step(layer, features[:, 0], h, c, kept)
         return h.unsqueeze(1), h, c
     hidden, (last_h, last_c) = layer(features, (h.unsqueeze(0), c.unsqueeze(0)))
     return hidden, last_h[0], last_c[0]
 
 
-def run_gru(layer: nn.GRU, features: Tensor, h: Tensor | None, fast: bool) -> tuple[Tensor, Tensor]:
+def run_gru(
+    layer: nn.GRU, features: Tensor, h: Tensor | None, fast: bool = True, kept: Kept | None = None
+) -> tuple[Tensor, Tensor]:
     """Features [B, S, inputs] and a state float32 [B, hidden], or None for 0 -> hidden [B, S, hidden], state."""
     h = _zeros(features, layer) if h is None else h
     if fast and features.device.type == "cpu":
         if features.shape[1] == 1:
-            h = gru_step(layer, features[:, 0], h)
+            h = gru_step(layer, features[:, 0], h, kept)
             return h.unsqueeze(1), h
         hidden = gru(layer, features, h)
         return hidden, hidden[:, -1]

