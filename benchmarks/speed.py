@@ -114,6 +114,8 @@ def measure(name: str, overrides: list[str], seconds: float, warmups: int) -> Tu
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _macos() else 2**10),
         "updates": updates,
     }
+    if name not in OTHERS:
+        trainer.close()  # its worker processes would outlive this one
     if cuda:
         turn["peak_gpu_memory_mb"], turn["gpu"] = (
             torch.cuda.max_memory_allocated() / 2**20,
