@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scout import cli
@@ -17,13 +16,12 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 @cli.job
 def main(cfg: DictConfig) -> float | None:
     """Returns the mean return per agent of the run's last episodes, which a sweeper maximises."""
-    experiment = cli.load(Experiment, cfg)
+    experiment, run_dir, resumed = cli.experiment_of(cfg)
     check_machine(experiment.vecenv)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not
 
-    return train(experiment, run_dir).episode_return
+    return train(experiment, run_dir, resumed).episode_return
 
 
 if __name__ == "__main__":

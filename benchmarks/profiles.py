@@ -1,6 +1,6 @@
 """Where the time goes, before and after: `python benchmarks/profiles.py` draws docs/profile.png.
 
-torch.profiler over one update of the seed's network in the plain path and in the default, in milliseconds per 1,000
+torch.profiler over four updates of the seed's network in the plain path and in the default, in milliseconds per 1,000
 agent steps: torch's operations by name, the first layer, and everything outside of torch (environments, Python).
 """
 

@@ -158,7 +158,7 @@ def _ours(_: str, overrides: list[str], folder: Path) -> tuple[Callable[[], None
 
     experiment = compose_experiment(*overrides)
     trainer = build(experiment, make_game(experiment.mission), make_device(experiment.device))
-    run_folder, tracker = RunFolder(folder / "run"), Tracker(experiment, folder / "run")
+    run_folder, tracker = RunFolder(folder / "run"), Tracker(experiment, folder / "run", "speed")
     run_folder.start(experiment)
 
     def step() -> None:

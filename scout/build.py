@@ -8,28 +8,35 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from scout.checkpoint import load_into, load_weights
 from scout.config import Experiment
 from scout.device import seed_everything
-from scout.environment import make_vecenv
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
+from scout.state import restore
 from scout.trainer import StockTrainer
+from scout.vecenv import make_vecenv
 
 log = logging.getLogger(__name__)
 
 TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 
 
-def build(experiment: Experiment, game: Any, device: str) -> StockTrainer:
-    """Environments, network and trainer, in the order in which the seed notebook draws its random numbers."""
+def build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None = None) -> StockTrainer:
+    """Environments, network and trainer, in the order in which the seed notebook draws its random numbers.
+
+    With a `state` (state.py) they go on from there.
+    """
     seed_everything(experiment.seed)
-    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed)
+    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"])
     try:
         network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
         set_fast_layers(network, experiment.device.fast_layers)
-        if experiment.initial_weights is not None:
+        if experiment.initial_weights is not None and state is None:
             weights = load_weights(experiment.initial_weights)
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
-        return TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
+        trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
+        if state is not None:
+            restore(trainer, state)
+        return trainer
     except BaseException:
         vecenv.close()
         raise

@@ -19,4 +19,5 @@ def look_back(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """The logarithm of the probability of each action [N], and the entropy of each choice [N]: logits [N, A]."""
     logarithms = logits.log_softmax(dim=-1)
     chosen = logarithms.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
-    return chosen, -(logarithms.exp() * logarithms).sum(dim=-1)
+    bounded = logarithms.clamp(min=torch.finfo(logarithms.dtype).min)  # what is impossible counts 0, and not 0 x -inf
+    return chosen, -(logarithms.exp() * bounded).sum(dim=-1)

@@ -1,18 +1,24 @@
 """Checkpoints of a run folder, and weights from wherever they lie."""
 
 import contextlib
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import BEST, CHECKPOINTS, CONFIG
-from scout.validation import validate
+from scout.run_folder import load_experiment
+
+log = logging.getLogger(__name__)
+
+STATE = ("model", "optimizer", "scheduler", "trainer", "environments", "generators", "agent_steps", "update")
+"""What a checkpoint holds of a run (state.py)."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,19 @@ class Weights:
 def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: int) -> Path:
     """Writes checkpoints/UPDATE.pt whole or not at all, then removes all but the newest `keep`.
 
-    Raises ScoutError when the folder cannot be written; what lay there before is then untouched.
+    It is on the disk, not only in its cache, when this returns. Raises ScoutError when the folder cannot be written;
+    what lay there before is then untouched.
     """
     path = run_dir / CHECKPOINTS / f"{update:06d}.pt"
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        torch.save(contents, temporary)
+        with temporary.open("wb") as file:
+            torch.save(contents, file)  # with a CRC-32 of every record, which `read_checkpoint` checks
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -44,26 +55,47 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
             f"{path}: the checkpoint cannot be written ({error}); the ones before it are intact"
         ) from error
     for old in numbered_checkpoints(run_dir)[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder outlast a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def newest_state(run_dir: Path) -> dict[str, Any] | None:
+    """What the newest intact checkpoint of a run holds; None where there is no checkpoint at all.
+
+    A damaged one is reported, and the one before it taken. Raises ScoutError when all are damaged.
+    """
+    paths = numbered_checkpoints(run_dir)
+    for path in reversed(paths):
+        try:
+            state = read_checkpoint(path)
+            missing = [name for name in STATE if name not in state]
+            if missing:
+                raise ScoutError(f"{path} has no {', '.join(missing)}: it can be judged, but not resumed")
+        except ScoutError as error:
+            log.warning("%s; the one before it is taken", error)
+            continue
+        return state
+    if paths:
+        raise ScoutError(
+            f"{run_dir} has no intact checkpoint to resume from, of {len(paths)}: start a new run, "
+            "or put back a copy of one of them"
+        )
+    return None
 
 
 def numbered_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     checkpoints = [path for path in (run_dir / CHECKPOINTS).glob("*.pt") if path.stem.isdigit()]
     return sorted(checkpoints, key=lambda path: int(path.stem))
-
-
-def load_experiment(run_dir: Path) -> Experiment:
-    """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version."""
-    path = run_dir / CONFIG
-    if not path.is_file():
-        raise ScoutError(f"{run_dir} has no {CONFIG}, so it is not a run folder: expected what train.py left behind")
-    try:
-        values = yaml.safe_load(path.read_text())
-        return validate(Experiment, values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ScoutError) as error:
-        raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
 
 
 def load_weights(location: str) -> Weights:
@@ -85,7 +117,7 @@ def load_weights(location: str) -> Weights:
                 f"{location} has no checkpoint yet: the run ended before its first one, or is still on its way"
             )
         path = best if best.is_file() else checkpoints[-1]
-    contents = _read(path)
+    contents = read_checkpoint(path)
     if "model" not in contents:
         return Weights(path, contents, experiment, None)
     if experiment is None and not (run_dir / CONFIG).is_file():
@@ -96,9 +128,11 @@ def load_weights(location: str) -> Weights:
     return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents.get("agent_steps"))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes torch, zipfile or pickle raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ScoutError(

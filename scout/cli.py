@@ -1,5 +1,6 @@
 """Between Hydra and the library: composed configs in, one clear message out when something is wrong."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -9,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
+from scout.resume import flat, unfinished_run, with_overrides
+from scout.run_folder import load_experiment
+from scout.signals import Interrupted
 from scout.validation import unknown_key, validate
 
 log = logging.getLogger(__name__)
@@ -39,6 +45,67 @@ def compose_experiment(*overrides: str) -> Experiment:
         return load(Experiment, compose("train", list(overrides)))
 
 
+def experiment_of(cfg: DictConfig) -> tuple[Experiment, Path, bool]:
+    """The experiment to train, its run folder, and whether that holds a run which is to go on (`resume`).
+
+    A resumed run has its own config, but for the keys that the command line names. Raises ScoutError for anything that
+    the schema does not know, and for a run that is not there.
+    """
+    config = HydraConfig.get()
+    output_dir = Path(config.runtime.output_dir)
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    composed = {str(key): value for key, value in values.items()}
+    match composed.get("resume"):
+        case None:
+            return validate(Experiment, composed), output_dir, False
+        case "auto":
+            asked = validate(Experiment, composed)
+            here = output_dir.parent
+            beside = here.parent.glob("*/*") if config.mode == RunMode.MULTIRUN else here.iterdir()
+            run_dir = unfinished_run(asked, [output_dir, *beside])
+            if run_dir is None:
+                log.info("resume=auto: no unfinished run of this config below %s, so a new one begins", here)
+                return asked.model_copy(update={"resume": None}), output_dir, False
+            experiment = load_experiment(run_dir)
+        case location:
+            run_dir = Path(str(location))
+            experiment = with_overrides(run_dir, composed, _overridden_keys(list(config.overrides.task)))
+    _log_into(run_dir, output_dir)
+    return experiment, run_dir, True
+
+
+def _overridden_keys(overrides: list[str]) -> list[str]:
+    """The dotted keys that overrides set: of a group's option the whole group, of an experiment what it sets."""
+    keys = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.key_or_group == "experiment" and override.value() is not None:
+            path = CONF / "experiment" / f"{override.value()}.yaml"
+            recipe = yaml.safe_load(path.read_text())
+            for default in recipe.pop("defaults", []):
+                keys += [key.rpartition("/")[2] for key in default if key.startswith("override /")]
+            keys += flat(recipe)
+        elif override.key_or_group not in ("experiment", "resume") and not override.key_or_group.startswith("hydra"):
+            keys.append(override.key_or_group)
+    return keys
+
+
+def _log_into(run_dir: Path, output_dir: Path) -> None:
+    """Moves Hydra's log file from the folder that it made for this job into the run's, and removes that folder."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
+        path = Path(handler.baseFilename)
+        if path.parent == output_dir.resolve() and output_dir.resolve() != run_dir.resolve():
+            root.removeHandler(handler)
+            handler.close()
+            path.unlink(missing_ok=True)
+            moved = logging.FileHandler(run_dir / path.name, delay=True)
+            moved.setFormatter(handler.formatter)
+            root.addHandler(moved)
+    with contextlib.suppress(OSError):  # it holds something else
+        output_dir.rmdir()
+
+
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Reports the failure of a Hydra job into the job's own log; in a sweep the other jobs go on."""
 
@@ -47,7 +114,7 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         config = HydraConfig.get()
         sweep = config.mode == RunMode.MULTIRUN
         folder = Path(config.runtime.output_dir)
-        taken = any((folder / name).exists() for name in (STATUS, EPISODES))
+        taken = any((folder / name).exists() for name in (STATUS, EPISODES)) and cfg.get("resume") is None
         try:
             return function(cfg)
         except (ScoutError, OmegaConfBaseException) as error:
@@ -63,6 +130,8 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             if sweep:
                 raise
             sys.exit(1)
+        except Interrupted as interruption:
+            sys.exit(interruption.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -199,6 +199,12 @@ class VecenvConfig(Group):
     """Worker processes; 1 for serial."""
     batch_size: Positive | None = None
     """Environments that act at a time; null is all of them."""
+    worker_timeout: Annotated[float, Field(gt=0)] = 8.0
+    """Seconds after which a worker process that does not answer counts as hanging."""
+    on_worker_failure: Literal["restart", "stop"] = "restart"
+    """restart: a worker process that died or hangs is replaced, with its environments as they were.
+
+    stop: the run ends, with a checkpoint of its last whole update."""
     map_seeds: Literal["spread", "consecutive"] = "spread"
     """spread: no two environments or episodes share a map; consecutive: the seed notebook's way, where they do."""
     early_reset: bool = True
@@ -267,6 +273,8 @@ class Experiment(Group):
     """Seeds python, numpy, torch, every environment and its maps."""
     total_timesteps: Positive = 1_000_000
     """Agent steps of the run; the last update may go beyond it."""
+    resume: str | None = None
+    """Run folder to go on with, or auto: the newest unfinished run of this config, or a new one."""
     initial_weights: str | None = None
     """Run folder or checkpoint of a network to start from."""
     log_interval: NonNegative = 10.0

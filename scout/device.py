@@ -13,6 +13,8 @@ from scout.errors import ScoutError
 
 log = logging.getLogger(__name__)
 
+_THREADS = torch.get_num_threads()
+
 
 def make_device(config: DeviceConfig) -> str:
     """cpu, cuda or mps; `auto` takes cuda, then mps, then cpu, and says which.
@@ -30,18 +32,17 @@ def make_device(config: DeviceConfig) -> str:
             "take one of them, or device=auto"
         )
     device = available[0] if config.name == "auto" else config.name
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or _THREADS)  # a job before this one may have chosen its own
     torch.backends.cudnn.deterministic = config.deterministic
     if device == "cuda":
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.tf32
     detail = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    log.info("Device: %s (%s, %s)", device, detail, precision_of(config, device))
+    log.info("Device: %s (%s)", device, detail)
     return device
 
 
-def precision_of(config: DeviceConfig, device: str, trainer: str = "ppo") -> Literal["float32", "bfloat16"]:
+def precision_of(config: DeviceConfig, device: str, trainer: str) -> Literal["float32", "bfloat16"]:
     """float32 or bfloat16: what is asked for; `auto` takes bfloat16 where the device multiplies in it and PPO trains.
 
     A CPU's instructions for it are AVX512_BF16 and AMX. Without them torch emulates it, which is slower than float32.

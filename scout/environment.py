@@ -1,11 +1,14 @@
-"""Environments and their seeds: one mission's config -> environment -> the vectorised environments of a run.
+"""Environments and their seeds: one mission's config -> environment.
 
 Two disjoint ranges of map seeds: whatever training does, its maps come from TRAINING_MAP_SEEDS; evaluation draws from
 EVALUATION_MAP_SEEDS alone. The simulator adds the number of maps that an environment has built so far to its seed.
 """
 
+import functools
 import multiprocessing
+import os
 import signal
+import threading
 from dataclasses import dataclass
 from typing import Any, override
 
@@ -14,11 +17,9 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.envs.early_reset_handler import EarlyResetHandler
 from mettagrid.mapgen.mapgen import MapGen
 from mettagrid.simulator import Simulation
-from pufferlib import vector
 from pufferlib.pufferlib import set_buffers
 
-from scout.config import VecenvConfig
-from scout.lean_env import LeanEnv
+from scout.lean_env import LeanEnv, Start
 
 TRAINING_MAP_SEEDS = range(2**62)
 EVALUATION_MAP_SEEDS = range(2**62, 2**63)
@@ -95,6 +96,24 @@ class SeededEnv(LeanEnv):
         return super().reset(None)
 
 
+@functools.cache
+def serve_the_parent() -> None:
+    """Makes this worker process end when its parent does, however it ended, and leave signals to it until then.
+
+    A terminal's Ctrl-C and a scheduler's signals reach workers too, which the trainer ends in order.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 @dataclass(frozen=True)
 class EnvFactory:
     """Makes the environments of one run; it can be pickled, as worker processes that are spawned need."""
@@ -105,10 +124,10 @@ class EnvFactory:
     early_reset: bool
     stale_first_action: bool = False
 
-    def __call__(self, buf: Any = None, seed: int | None = None) -> LeanEnv:
+    def __call__(self, buf: Any = None, seed: int | None = None, start: Start | None = None) -> LeanEnv:
         """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
         if multiprocessing.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers too, which the trainer ends in order
+            serve_the_parent()
         index = seed or 0
         early_reset: EarlyResetHandler | None = None
         if self.map_seeds == "consecutive":  # as in the seed notebook
@@ -118,27 +137,6 @@ class EnvFactory:
             make, map_seed = SeededEnv, training_map_seed(self.run_seed, index)
             env_seed = (self.run_seed + index) % 2**31  # the simulator's own generator takes 31 bits
             early_reset = SeededEarlyReset((self.run_seed, index)) if self.early_reset else None
-        env = make(with_map_seed(self.game, map_seed), env_seed, early_reset, self.stale_first_action, buf)
+        env = make(with_map_seed(self.game, map_seed), env_seed, early_reset, self.stale_first_action, buf, start)
         set_buffers(env, buf)
         return env
-
-
-def make_vecenv(config: VecenvConfig, game: MettaGridConfig, run_seed: int) -> Any:
-    """PufferLib's vectorised environments, [num_envs x agents] of them acting as one batch.
-
-    Under `consecutive` the early resets are drawn from numpy's global generator: seed it before.
-    """
-    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset, config.stale_first_action)
-    backend: Any = vector.Serial
-    options: dict[str, Any] = {}
-    if config.name == "multiprocessing":
-        backend = vector.Multiprocessing
-        options = {"overwork": True}  # the config's check counts logical cores, PufferLib's own only physical ones
-    return vector.make(
-        factory,
-        backend=backend,
-        num_envs=config.num_envs,
-        num_workers=config.num_workers,
-        batch_size=config.batch_size or config.num_envs,
-        **options,
-    )

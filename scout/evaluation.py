@@ -21,7 +21,7 @@ from rich.table import Table
 
 from scout.checkpoint import load_into, load_weights
 from scout.config import EvaluationConfig, EvaluationMission, MissionConfig
-from scout.device import make_device, precision_of
+from scout.device import make_device
 from scout.errors import ScoutError
 from scout.files import CONFIG, EPISODES
 from scout.mission import make_game
@@ -129,7 +129,7 @@ def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:
     log.info("Checkpoint: %s%s", weights.path, f" ({weights.agent_steps:,} agent steps)" if weights.agent_steps else "")
     network = network.to(device)
     set_fast_layers(network, config.device.fast_layers)
-    return NetworkPolicy(config.checkpoint, network, device, config.greedy, precision_of(config.device, device)), game
+    return NetworkPolicy(config.checkpoint, network, device, config.greedy, config.device.precision), game
 
 
 def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:

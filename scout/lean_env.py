@@ -6,7 +6,7 @@ every step, and range checks of the actions. None of it changes what happens; a 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, override
+from typing import Any, NamedTuple, override
 
 import mettagrid.config.mettagrid_c_config as c_config
 import numpy as np
@@ -29,12 +29,20 @@ class EpisodeStatistics(StatsTracker):
         pass
 
 
+class Start(NamedTuple):
+    """From where an environment goes on: its episode, counted from 0, and the actions [steps, agents] in it so far."""
+
+    episode: int
+    actions: np.ndarray
+
+
 class LeanEnv(MettaGridPufferEnv):
     """One environment whose `step` takes the actions [agents] of a policy: int32, each below the number of actions.
 
     `stale_first_action` chooses how an episode begins after the one before it has ended. False: the step shows the new
     episode's first observation, with reward 0, and its actions, which were chosen for the old one, are ignored. True is
-    upstream's way: those actions are played, and the first observation is never shown.
+    upstream's way: those actions are played, and the first observation is never shown. With a `start`, the first
+    `reset` plays those actions again and ends where they led.
     """
 
     def __init__(
@@ -44,8 +52,9 @@ class LeanEnv(MettaGridPufferEnv):
         early_reset: EarlyResetHandler | None = None,
         stale_first_action: bool = False,
         buf: Any = None,
+        start: Start | None = None,
     ) -> None:
-        self._early_reset, self._stale_first_action = early_reset, stale_first_action
+        self._early_reset, self._stale_first_action, self._start = early_reset, stale_first_action, start
         self._statistics = EpisodeStatistics()
         self._converted: Any = None
         simulator = Simulator()
@@ -91,6 +100,19 @@ class LeanEnv(MettaGridPufferEnv):
     def set_mg_config(self, config: MettaGridConfig) -> None:
         self._converted = None
         super().set_mg_config(config)
+
+    @override
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        start, self._start = self._start, None
+        if start is None:
+            return super().reset(seed)
+        self._simulator._map_seed_offset += start.episode
+        if start.episode > 0 and self._early_reset is not None:
+            self._early_reset._early_reset_step = None  # it has cut the first episode already
+        observations, infos = super().reset(seed)
+        for actions in start.actions:
+            *_, infos = self.step(actions)
+        return observations, infos
 
     @override
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -13,6 +13,7 @@ from mettagrid.simulator import Simulation
 from torch import nn
 
 from scout.errors import ScoutError, nearest
+from scout.models import fix_weights
 
 
 class Policy(Protocol):
@@ -34,6 +35,7 @@ class NetworkPolicy:
 
     def __init__(self, name: str, network: nn.Module, device: str, greedy: bool, precision: str = "float32") -> None:
         self.name, self._network, self._device, self._greedy = name, network.eval(), device, greedy
+        fix_weights(network)
         self._autocast = precision == "bfloat16"
 
     def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:

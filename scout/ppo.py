@@ -23,9 +23,7 @@ from scout.device import to_device
 from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
 from scout.reward_scale import RewardScale
-from scout.trainer import StockTrainer, diverged
-
-STATE = ("lstm_h", "lstm_c")
+from scout.trainer import STATE, StockTrainer, diverged
 
 
 class Ahead(NamedTuple):
@@ -68,16 +66,17 @@ class PPO(StockTrainer):
     # -- rollout -----------------------------------------------------------------------------------------------------
 
     @override
-    @torch.inference_mode()
     def evaluate(self) -> defaultdict[str, list[Any]]:
         """Collects `segments x bptt_horizon` steps, and what arrives one step after them."""
-        if not self.experiment.trainer.carry_state:
-            for state in (*self.lstm_h.values(), *self.lstm_c.values()):
-                state.zero_()
         batches = self.total_agents // self.vecenv.agents_per_batch
         torch.clear_autocast_cache()
         self._rolling_out = True
-        with self._autocast(), fixed_weights(self.uncompiled_policy):
+        # A network of the user's own may make tensors at its first call that its training needs too.
+        without_gradients = torch.inference_mode if self.experiment.model.target is None else torch.no_grad
+        with without_gradients(), self._autocast(), fixed_weights(self.uncompiled_policy):
+            if not self.experiment.trainer.carry_state:
+                for state in (*self.lstm_h.values(), *self.lstm_c.values()):
+                    state.zero_()
             for step in range(self.segments // self.total_agents * self.config["bptt_horizon"]):
                 for _ in range(batches):
                     self._act(step)
@@ -227,9 +226,9 @@ class PPO(StockTrainer):
         """Logits [M x T, actions] and values [M, T] of some segments, from the states that they were played with.
 
         The state begins anew where an episode ended, so what follows in a segment is run as a sequence of its own,
-        beside the others and padded at its end to their length: all calls have the same number of steps, for which the
-        device's kernels are prepared but once. PuffeRL starts every segment from zero and never resets, so that it
-        trains another policy than the one that acted.
+        beside the others and padded at its end to their length, a multiple of a quarter of the segment's, so that there
+        are few lengths for the device to prepare its kernels for. PuffeRL starts every segment from zero and never
+        resets, so that it trains another policy than the one that acted.
         """
         ended = self.ended[rows]
         segments, horizon = ended.shape
@@ -237,12 +236,15 @@ class PPO(StockTrainer):
         begins[:, 0], begins[:, 1:] = True, ended[:, :-1]
         segment, first = begins.nonzero(as_tuple=True)  # of each sequence
         step = torch.arange(horizon, device=rows.device)
-        taken = (first.unsqueeze(1) + step).clamp(max=horizon - 1)
+        longest = int(torch.diff(segment * horizon + first, append=first.new_tensor([begins.numel()])).max())
+        quarter = max(horizon // 4, 1)
+        length = min(-(-longest // quarter) * quarter, horizon)
+        taken = (first.unsqueeze(1) + step[:length]).clamp(max=horizon - 1)
         state = {key: self.initial_states[key][rows[segment]] * (first == 0).unsqueeze(1) for key in STATE}
         at = rows[segment].unsqueeze(1).to(self.observations.device), taken.to(self.observations.device)
         with self._autocast():
             logits, values = self.policy(self.observations[at].to(self.config["device"], non_blocking=True), state)
-        logits, values = logits.float().view(len(segment), horizon, -1), values.float().view(len(segment), horizon)
+        logits, values = logits.float().view(len(segment), length, -1), values.float().view(len(segment), length)
         if len(segment) > segments:
             sequence = begins.flatten().cumsum(0).view(segments, horizon) - 1  # which one each step is in
             logits, values = (part[sequence, step - first[sequence]] for part in (logits, values))
@@ -343,8 +345,16 @@ class PPO(StockTrainer):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"reward_scale": self.reward_scale.state_dict()}
+        return {**super().state_dict(), "reward_scale": self.reward_scale.state_dict()}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.reward_scale.load_state_dict(state["reward_scale"])
+
+    @override
+    def restore_schedule(self, saved: dict[str, Any]) -> None:
+        schedule: Any = self.scheduler
+        schedule.last_epoch, schedule._step_count = saved["last_epoch"], saved["_step_count"]
+        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+        self._set_learning_rates([rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)])

@@ -18,8 +18,12 @@ SHOWN_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac",
 class TrainingProgress:
     """Shows steps done, time left, steps/s, the episodes' return and the losses. A context manager."""
 
-    def __init__(self, total_steps: int, log_interval: float, console: Console | None = None) -> None:
-        self._total, self._interval = total_steps, log_interval
+    def __init__(
+        self, total_steps: int, log_interval: float, console: Console | None = None, begun_at: int = 0
+    ) -> None:
+        """`begun_at`: agent steps that were done before, in a run that goes on."""
+        self._total, self._interval, self._begun_at = total_steps, log_interval, begun_at
+        self._shown = False
         self._console = console or Console(stderr=True)
         self._started = self._last_line = time.monotonic()
         self._episodes: dict[str, float] = {}  # the latest statistics of episodes, which do not end in every update
@@ -50,15 +54,14 @@ class TrainingProgress:
         steps = int(metrics["agent_steps"])
         self._episodes |= {key: value for key, value in metrics.items() if key.startswith("environment/")}
         elapsed = time.monotonic() - self._started
-        left = duration(elapsed * max(self._total - steps, 0) / steps)
+        left = duration(elapsed * max(self._total - steps, 0) / (steps - self._begun_at))
         if self._live:
             self._bar.update(self._task, completed=steps, steps=f"{steps:,} / {self._total:,} steps", left=left)
             self._live.update(Group(self._bar, self._table(metrics)))
             return
         now = time.monotonic()
-        first, last = metrics["update"] == 1, steps >= self._total
-        if first or last or now - self._last_line >= self._interval:
-            self._last_line = now
+        if not self._shown or steps >= self._total or now - self._last_line >= self._interval:
+            self._shown, self._last_line = True, now
             log.info("%s", self._line(metrics, steps, left))
 
     def _line(self, metrics: dict[str, float], steps: int, left: str) -> str:

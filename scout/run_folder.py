@@ -6,23 +6,29 @@ train.log       the log, with any traceback      checkpoints/    UPDATE.pt
 wandb/          W&B's own files
 """
 
+import errno
+import fcntl
 import json
 import logging
 import math
 import os
 import platform
+import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import yaml
 
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, METRICS, STATUS, VERSIONS
+from scout.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -33,52 +39,171 @@ class RunFolder:
     """Writes the files of one run. Each write is complete on disk when the call returns."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ScoutError when the folder holds a run already or cannot be written; nothing in it is changed."""
+        """A new run's folder.
+
+        Raises ScoutError when it holds a run already or cannot be written; nothing in it is changed.
+        """
         self.path = path
         self._metrics: TextIO | None = None
+        self._status: dict[str, Any] = {"state": "running", "started": _now(), "wandb_id": secrets.token_hex(4)}
         if (path / STATUS).exists():
-            raise ScoutError(f"{path} already holds a run: choose another folder with hydra.run.dir=DIR")
-        try:
+            raise ScoutError(
+                f"{path} already holds a run: choose another folder with hydra.run.dir=DIR, "
+                "or go on with that run with resume=DIR"
+            )
+        with self._writing():
             path.mkdir(parents=True, exist_ok=True)
             self._write(VERSIONS, json.dumps(versions(), indent=2))
-        except OSError as error:
-            raise _unwritable(path, error) from error
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The folder of a run that is to go on.
+
+        Raises ScoutError when a process is training it, or when it cannot be written.
+        """
+        folder = cls.__new__(cls)
+        folder.path, folder._metrics = path, None
+        with folder._writing():
+            folder._status = json.loads((path / STATUS).read_text()) if (path / STATUS).exists() else {}
+            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **folder._status}
+            folder._open_metrics()
+        before, now = json.loads((path / VERSIONS).read_text()), versions()
+        changed = [
+            f"{name} {before['packages'].get(name)} -> {version}"
+            for name, version in now["packages"].items()
+            if before["packages"].get(name) != version
+        ]
+        if changed:
+            log.warning("Other packages than before (%s): the numbers may differ", ", ".join(changed))
+        return folder
+
+    @property
+    def wandb_id(self) -> str:
+        """The id of the run in W&B, where it goes on under when it is resumed."""
+        return self._status["wandb_id"]
 
     def start(self, experiment: Experiment) -> None:
         """Begins the record: from now on the folder holds a run. Raises ScoutError when it cannot be written."""
-        self._status = {"state": "running", "started": _now(), "process": os.getpid()}
-        try:
+        with self._writing():
             self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
-            self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
-            self._write(STATUS, json.dumps(self._status, indent=2))
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+            self._open_metrics()
+            self._write_status(state="running", process=os.getpid())
+
+    def go_on(self, experiment: Experiment, update: int, changes: list[str]) -> dict[str, float]:
+        """Goes on after an update: what was recorded beyond it is dropped, since it will be made again.
+
+        Returns that update's metrics; {} for update 0. Raises ScoutError when the folder cannot be written.
+        """
+        assert self._metrics is not None
+        last: dict[str, float] = {}
+        with self._writing():
+            kept = 0
+            for line in (self.path / METRICS).read_bytes().splitlines(keepends=True):
+                try:
+                    metrics = json.loads(line)
+                except ValueError:  # the process was killed in the middle of this line
+                    break
+                if metrics["update"] > update or not line.endswith(b"\n"):
+                    break
+                kept += len(line)
+                last = {**last, **metrics}
+            self._metrics.truncate(kept)
+            self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
+            for outdated in ("reason", "ended"):
+                self._status.pop(outdated, None)
+            resumed = {"at": _now(), "update": update, "changes": changes}
+            self._write_status(
+                state="running", process=os.getpid(), resumed=[*self._status.get("resumed", []), resumed]
+            )
+        if last.get("update", 0) != update:
+            log.warning("%s lacks updates before %d: they were lost", self.path / METRICS, update)
+        return last
 
     def log(self, metrics: dict[str, float]) -> None:
         """Appends one update's metrics as a line of JSON; what is not finite becomes null."""
         line = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         assert self._metrics is not None, "start() comes first"
-        try:
+        with self._writing(METRICS):
             self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()
-        except OSError as error:
-            raise _unwritable(self.path / METRICS, error) from error
+            if os.fstat(self._metrics.fileno()).st_nlink == 0:  # what is written goes nowhere
+                raise FileNotFoundError(errno.ENOENT, "the folder was removed while the run was writing to it")
+
+    def last_return(self) -> float | None:
+        """Mean return per agent of the whole episodes that ended last; None when none did."""
+        returns = [
+            json.loads(line)["environment/episode_return"]
+            for line in (self.path / METRICS).read_bytes().splitlines()
+            if b'"environment/episode_return"' in line
+        ]
+        return returns[-1] if returns else None
+
+    def sync(self) -> None:
+        """Puts the metrics on the disk, so that no checkpoint is ever ahead of them."""
+        assert self._metrics is not None
+        with self._writing(METRICS):
+            os.fsync(self._metrics.fileno())
 
     def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
         """Closes the record, if it was begun: state is finished, failed or interrupted."""
         if self._metrics is None:
             return
-        self._status |= {"state": state, "ended": _now(), **({"reason": reason} if reason else {}), **facts}
         try:
+            self._write_status(state=state, ended=_now(), **({"reason": reason} if reason else {}), **facts)
             self._metrics.close()
-            self._write(STATUS, json.dumps(self._status, indent=2))
         except OSError as error:  # often why the run failed, which matters more
             log.error("%s", _unwritable(self.path / STATUS, error))
+
+    def _open_metrics(self) -> None:
+        """Opens the metrics, and locks them for as long as this process lives; one that is killed holds no lock."""
+        self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+        try:
+            fcntl.lockf(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ScoutError(
+                f"{self.path} is being trained by process {self._status.get('process')}: wait for it, or end it first"
+            ) from error
+
+    def _write_status(self, **facts: Any) -> None:
+        self._status |= facts
+        self._write(STATUS, json.dumps(self._status, indent=2))
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f"{name}.tmp"
         temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(self.path / name)
+
+    @contextmanager
+    def _writing(self, name: str = "") -> Iterator[None]:
+        """Turns what the system refuses into a ScoutError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self.path / name, error) from error
+
+
+def load_experiment(run_dir: Path) -> Experiment:
+    """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version."""
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise ScoutError(f"{run_dir} has no {CONFIG}, so it is not a run folder: expected what train.py left behind")
+    try:
+        values = yaml.safe_load(path.read_text())
+        return validate(Experiment, values)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ScoutError) as error:
+        raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process, other than this one, is training the run of a folder."""
+    try:
+        with (path / METRICS).open("a") as metrics:
+            fcntl.lockf(metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _unwritable(path: Path, error: OSError) -> ScoutError:

@@ -1,7 +1,10 @@
-"""Weights & Biases: the mirror of a run folder's metrics. It never prompts, and never stops a run that has begun."""
+"""Weights & Biases: the mirror of a run folder's metrics. It never prompts, and never holds up a run or ends one."""
 
 import importlib
 import logging
+import queue
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,24 @@ from scout.errors import ScoutError
 
 log = logging.getLogger(__name__)
 
-START_SECONDS, FINISH_SECONDS = 30, 60  # how long an unreachable server may hold up the start and the end of a run
+START_SECONDS = 30  # after which a server that does not answer is given up, and the run recorded offline
+FINISH_SECONDS, INTERRUPTED_SECONDS = 60, 5  # how long it may hold up the end of a run
 
 
 class Tracker:
-    """One W&B run, or nothing with wandb=disabled."""
+    """One W&B run, or nothing with wandb=disabled.
 
-    def __init__(self, experiment: Experiment, run_dir: Path) -> None:
-        """Raises ScoutError when W&B is not installed, has no key for wandb=online, or refuses or cannot be reached."""
-        self._run: Any = None
+    A thread of its own speaks with W&B, so that a slow server never holds up the training. A run that cannot begin
+    online is recorded offline, from its first update on.
+    """
+
+    def __init__(self, experiment: Experiment, run_dir: Path, run_id: str) -> None:
+        """Goes on with the W&B run of that id where there is one.
+
+        Raises ScoutError when W&B is not installed, has no key for wandb=online, or does not take the config.
+        """
+        self._calls: queue.Queue[Callable[[Any], None] | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
         config = experiment.wandb
         if config.mode == "disabled":
             return
@@ -28,35 +40,38 @@ class Tracker:
                 raise ScoutError(
                     "wandb=online needs a key: run `wandb login`, set WANDB_API_KEY, or take wandb=offline"
                 )
-            self._run = wandb.init(
-                mode=config.mode,
-                dir=run_dir,
-                project=config.project,
-                entity=config.entity,
-                group=config.group,
-                job_type="train",
-                tags=config.tags,
-                name=config.name,
-                config={"experiment": experiment.model_dump()},
-                reinit="create_new",  # the runs of a sweep share a process, and must not share a run
-                settings=wandb.Settings(
+            self._arguments = {
+                "id": run_id,
+                "resume": "allow",
+                "dir": run_dir,
+                "project": config.project,
+                "entity": config.entity,
+                "group": config.group,
+                "job_type": "train",
+                "tags": config.tags,
+                "name": config.name,
+                "config": {"experiment": experiment.model_dump()},
+                "reinit": "create_new",  # the runs of a sweep share a process, and must not share a run
+                "settings": wandb.Settings(
                     init_timeout=START_SECONDS,
                     finish_timeout=FINISH_SECONDS,
                     finish_timeout_raises=False,
                     console="off",
                     silent=True,
                 ),
-            )
+            }
+            run = self._begin(wandb, "offline") if config.mode == "offline" else None
         except (wandb.Error, OSError, ValueError) as error:  # its settings raise pydantic's ValidationError
-            raise ScoutError(f"wandb={config.mode} failed: {error}. Mend that, or take wandb=offline") from error
-        self._run.define_metric("agent_steps", hidden=True)
-        self._run.define_metric("*", step_metric="agent_steps")
-        if config.mode == "online":
-            log.info("W&B: %s", self._run.url)
+            raise ScoutError(f"wandb={config.mode} failed: {error}. Mend that, or take wandb=disabled") from error
+        self._thread = threading.Thread(target=self._serve, args=(wandb, run), name="W&B", daemon=True)
+        self._thread.start()
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Sends one update's metrics; their x axis is `agent_steps`."""
-        self._attempt(lambda run: run.log(metrics))
+        """Sends one update's metrics; their x axis is `agent_steps`.
+
+        W&B's own step is the update, by which its server knows an update that a resumed run makes again.
+        """
+        self._calls.put(lambda run: run.log(metrics, step=int(metrics["update"])))
 
     def log_checkpoint(self, path: Path) -> None:
         """Sends a checkpoint as the run's model artifact."""
@@ -66,21 +81,49 @@ class Tracker:
             artifact.add_file(str(path), policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
-        self._attempt(send)
+        self._calls.put(send)
 
-    def finish(self, succeeded: bool) -> None:
-        """Closes the run, as failed where it failed."""
-        self._attempt(lambda run: run.finish(exit_code=0 if succeeded else 1))
-        self._run = None
-
-    def _attempt(self, call: Any) -> None:
-        if self._run is None:
+    def finish(self, state: str) -> None:
+        """Closes the run, as failed unless the state is `finished`; gives up after a while, or soon if interrupted."""
+        if self._thread is None:
             return
-        try:
-            call(self._run)
-        except Exception as error:  # a mirror that breaks must not take the run with it
-            log.warning("W&B stopped working (%s); the run goes on, and metrics.jsonl has everything", error)
-            self._run = None
+        self._calls.put(lambda run: run.finish(exit_code=0 if state == "finished" else 1))
+        self._calls.put(None)
+        patience = INTERRUPTED_SECONDS if state == "interrupted" else START_SECONDS + FINISH_SECONDS
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            log.warning(
+                "W&B has not taken everything within %d seconds; metrics.jsonl has it, `wandb sync` can send the rest",
+                patience,
+            )
+
+    def _serve(self, wandb: Any, run: Any) -> None:
+        """What the thread does: starts an online run, then makes the calls in their order."""
+        for mode in ("online", "offline"):
+            try:
+                run = run or self._begin(wandb, mode)
+            except Exception as error:
+                log.warning(
+                    "W&B cannot be reached (%s)%s",
+                    str(error).split("\n")[0],
+                    ": this run is recorded offline, `wandb sync` sends it later" if mode == "online" else "",
+                )
+        while (call := self._calls.get()) is not None:
+            if run is None:
+                continue
+            try:
+                call(run)
+            except Exception as error:  # a mirror that breaks must not take the run with it
+                log.warning("W&B stopped working (%s); the run goes on, and metrics.jsonl has everything", error)
+                run = None
+
+    def _begin(self, wandb: Any, mode: str) -> Any:
+        run = wandb.init(mode=mode, **self._arguments)
+        run.define_metric("agent_steps", hidden=True)
+        run.define_metric("*", step_metric="agent_steps")
+        if mode == "online":
+            log.info("W&B: %s", run.url)
+        return run
 
 
 def _import_wandb(config: WandbConfig | None) -> Any:

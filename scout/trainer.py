@@ -12,6 +12,8 @@ from scout.device import settled
 from scout.errors import ScoutError
 from scout.pufferl import pufferl
 
+STATE = ("lstm_h", "lstm_c")
+
 
 class StockTrainer(pufferl.PuffeRL):
     """PuffeRL with its algorithm untouched: `trainer=pufferl`.
@@ -61,11 +63,35 @@ class StockTrainer(pufferl.PuffeRL):
         return self.optimizer.param_groups[0]["lr"]
 
     def state_dict(self) -> dict[str, Any]:
-        """What an algorithm has learned beside the network: tensors, for a checkpoint."""
-        return {}
+        """What an algorithm has beside the network, between two updates: tensors, for a checkpoint.
+
+        The recurrent states are float32 [total_agents, hidden_size], in whatever batches the agents act.
+        """
+        return {name: torch.cat(list(getattr(self, name).values())) for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
+        for name in STATE:
+            batches = getattr(self, name)
+            for first, batch in batches.items():
+                batches[first] = state[name][first : first + len(batch)].to(batch)
+
+    def restore_schedule(self, saved: dict[str, Any]) -> None:
+        """Goes on with the learning rate's schedule. The optimizer has its saved learning rate already.
+
+        PuffeRL's schedule computes each rate from the one before, so that an unchanged one has to go on from there.
+        """
+        own: Any = self.scheduler
+        unchanged = all(saved[name] == getattr(own, name) for name in ("T_max", "base_lrs"))
+        own.last_epoch, own._step_count = saved["last_epoch"], saved["_step_count"]
+        own._last_lr = saved["_last_lr"]
+        if not unchanged:
+            self._set_learning_rates(own._get_closed_form_lr())
+
+    def _set_learning_rates(self, rates: list[float]) -> None:
+        self.scheduler._last_lr = rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def check_finite(self) -> None:
         """After an update: raises ScoutError naming the loss or parameter that is not finite.

@@ -11,14 +11,18 @@ from typing import Any
 
 from scout.autotune import tuned
 from scout.build import build
-from scout.checkpoint import numbered_checkpoints, save_checkpoint
+from scout.checkpoint import load_experiment, newest_state, numbered_checkpoints, save_checkpoint
 from scout.config import AUTO, Experiment
 from scout.device import make_device, settled
 from scout.mission import make_game
 from scout.progress import TrainingProgress
+from scout.resume import changes
 from scout.run_folder import RunFolder
+from scout.signals import Interrupted, Signals
+from scout.state import rollout_state, whole_state
 from scout.tracking import Tracker
 from scout.trainer import StockTrainer
+from scout.vecenv import WorkerFailure
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +38,22 @@ class TrainingResult:
     """Mean return per agent of the whole episodes that ended last; None when none did."""
 
 
-def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
-    """Trains, and leaves a complete run folder at `run_dir`.
+def train(experiment: Experiment, run_dir: Path, resumed: bool = False) -> TrainingResult:
+    """Trains, and leaves a complete run folder at `run_dir`; `resumed`, the run in that folder goes on.
 
-    Raises ScoutError for what the user can mend. Whatever ends the run, its state, its metrics and W&B's run are
-    closed, and no worker process stays behind.
+    A resumed run has the experiment given here: what differs from its own is reported, and refused where it cannot
+    change. Raises ScoutError for what the user can mend, and Interrupted when a signal ended the run. Whatever ends it,
+    its state, its metrics and W&B's run are closed, and no worker process stays behind.
     """
-    folder = RunFolder(run_dir)
+    folder = RunFolder.of(run_dir) if resumed else RunFolder(run_dir)
+    changed = changes(load_experiment(run_dir), experiment) if resumed else []
+    state = newest_state(run_dir) if resumed else None
+    if state is not None and state["agent_steps"] >= experiment.total_timesteps:
+        log.info(
+            "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
+            *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
+        )
+        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], folder.last_return())
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
     game = make_game(experiment.mission)
@@ -52,34 +65,43 @@ def train(experiment: Experiment, run_dir: Path) -> TrainingResult:
             "Each environment plays %d steps, an episode has %d: none will end, so there will be no episode_return",
             *(steps, game.game.max_steps),
         )
-    trainer = build(experiment, game, device)
+    trainer = build(experiment, game, device, state)
     network = trainer.uncompiled_policy
-    log.info("Network: %s, %s parameters", type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    log.info("Network: %s, %s parameters, %s", type(network).__name__, f"{parameters:,}", experiment.device.precision)
     try:
-        return _run(experiment, trainer, folder, game.game.max_steps)
+        return _run(experiment, trainer, folder, game.game.max_steps, changed if resumed else None)
     finally:
         trainer.close()
 
 
-def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_steps: int) -> TrainingResult:
-    """The run proper: whatever ends it, status.json and W&B say how."""
-    tracker = Tracker(experiment, folder.path)
+def _run(
+    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_steps: int, changed: list[str] | None
+) -> TrainingResult:
+    """The run proper: whatever ends it, status.json and W&B say how. `changed`: what differs in a run that goes on."""
+    tracker = Tracker(experiment, folder.path, folder.wandb_id)
     state, reason = "failed", None
     try:
-        folder.start(experiment)
+        if changed is None:
+            folder.start(experiment)
+        else:
+            folder.go_on(experiment, trainer.epoch, changed)
+            log.info("Going on after update %d, %s agent steps", trainer.epoch, f"{trainer.global_step:,}")
+            for change in changed:
+                log.info("Changed: %s", change)
         log.info("Run folder: %s", _relative(folder.path))
         result = _loop(experiment, trainer, folder, tracker, max_steps)
         state = "finished"
-    except KeyboardInterrupt:
-        state, reason = "interrupted", "SIGINT"
-        log.info("Interrupted after %s agent steps; %s keeps what was made", f"{trainer.global_step:,}", folder.path)
+    except (Interrupted, KeyboardInterrupt) as error:
+        state, reason = "interrupted", str(error) or "SIGINT"
+        log.info("Interrupted after %s agent steps; resume=%s goes on", f"{trainer.global_step:,}", folder.path)
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise
     finally:
         folder.finish(state, reason, agent_steps=trainer.global_step)
-        tracker.finish(succeeded=state == "finished")
+        tracker.finish(state)
     _say_what_next(result)
     return result
 
@@ -87,19 +109,33 @@ def _run(experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_s
 def _loop(
     experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, max_steps: int
 ) -> TrainingResult:
-    episode_return = None
-    with TrainingProgress(experiment.total_timesteps, experiment.log_interval) as progress:
+    def save(before_rollout: dict[str, Any] | None = None) -> None:
+        folder.sync()
+        state = whole_state(trainer, before_rollout)
+        save_checkpoint(folder.path, state, state["update"], experiment.checkpoint.keep)
+
+    progress = TrainingProgress(experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step)
+    with Signals() as signals, progress:
         while trainer.global_step < experiment.total_timesteps:
-            metrics = update(trainer, max_steps)
+            before_rollout = rollout_state(trainer)
+            try:
+                metrics = update(trainer, max_steps)
+            except WorkerFailure:
+                save(before_rollout)
+                raise
             folder.log(metrics)
             tracker.log(metrics)
             progress.show(metrics)
-            episode_return = metrics.get("environment/episode_return", episode_return)
-            if trainer.epoch % experiment.checkpoint.interval == 0 or trainer.global_step >= experiment.total_timesteps:
-                save_checkpoint(folder.path, _contents(trainer), trainer.epoch, experiment.checkpoint.keep)
+            finished = trainer.global_step >= experiment.total_timesteps
+            asked = signals.stop is not None or signals.checkpoint
+            if finished or asked or trainer.epoch % experiment.checkpoint.interval == 0:
+                signals.checkpoint = False
+                save()
+            if signals.stop is not None and not finished:
+                raise Interrupted(signals.stop)
     checkpoint = numbered_checkpoints(folder.path)[-1]
     tracker.log_checkpoint(checkpoint)
-    return TrainingResult(folder.path, checkpoint, trainer.global_step, episode_return)
+    return TrainingResult(folder.path, checkpoint, trainer.global_step, folder.last_return())
 
 
 def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
@@ -140,18 +176,6 @@ def episode_statistics(episodes: dict[str, list[Any]], max_steps: int) -> dict[s
         if key.startswith(("agent/", "game/", "collective/")):
             statistics[key] = float(sum(values) / len(lengths))
     return statistics
-
-
-def _contents(trainer: StockTrainer) -> dict[str, Any]:
-    """What a checkpoint holds: readable with torch.load(weights_only=True)."""
-    return {
-        "model": trainer.uncompiled_policy.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.scheduler.state_dict(),
-        "trainer": trainer.state_dict(),
-        "agent_steps": trainer.global_step,
-        "update": trainer.epoch,
-    }
 
 
 def _peak_memory_mb() -> float:

@@ -4,6 +4,7 @@ import os
 
 # The tests run side by side, a core each: threads of theirs would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every script that they start would compile torch anew
 
 import subprocess
 import sys

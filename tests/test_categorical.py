@@ -17,8 +17,13 @@ def test_actions_are_drawn_as_often_as_their_probability_says() -> None:
 
 
 def test_log_probabilities_and_entropies_are_those_by_hand() -> None:
-    """Of 1/4 and 3/4: log(1/4) and log(3/4); the entropy is 0.25 log 4 + 0.75 log(4/3) = 0.562."""
-    logits = torch.tensor([[1.0, 3.0], [1.0, 3.0]]).log()
+    """Of 1/4, 3/4 and 0: log(1/4) and log(3/4); the entropy is 0.25 log 4 + 0.75 log(4/3) = 0.562, and has gradients.
+
+    The gradient of the entropy by a logit is -p (log p + entropy): 0.25 x (1.386 - 0.562) = 0.206 for the first.
+    """
+    logits = torch.tensor([[1.0, 3.0, 0.0], [1.0, 3.0, 0.0]]).log().requires_grad_()
     logarithms, entropy = categorical.look_back(logits, torch.tensor([0, 1]))
     torch.testing.assert_close(logarithms, torch.tensor([0.25, 0.75]).log())
     torch.testing.assert_close(entropy, torch.full((2,), 0.5623351))
+    entropy.sum().backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.2059898, -0.2059898, 0.0]]).expand(2, 3))

@@ -17,7 +17,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import nn
 
 from scout.build import build
-from scout.checkpoint import load_experiment, load_into, load_weights, save_checkpoint
+from scout.checkpoint import STATE, load_experiment, load_into, load_weights, save_checkpoint
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.mission import make_game
@@ -111,9 +111,9 @@ def test_a_checkpoint_knows_its_run_and_its_steps(run_dir: Path) -> None:
 
 
 def test_a_checkpoint_holds_what_resuming_needs(finished_run: Path) -> None:
-    """The last checkpoint of a run has weights, optimizer, schedule and counts, readable without running any code."""
+    """The last checkpoint of a run has all of its state, readable without running any code."""
     contents = torch.load(finished_run / "checkpoints" / "000002.pt", weights_only=True)
-    assert contents.keys() == {"model", "optimizer", "scheduler", "trainer", "agent_steps", "update"}
+    assert contents.keys() == set(STATE)
     assert (contents["agent_steps"], contents["update"]) == (512, 2)
     # Two updates of two minibatches are four steps of the optimizer.
     assert {int(state["step"]) for state in contents["optimizer"]["state"].values()} == {4}

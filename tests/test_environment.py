@@ -20,11 +20,11 @@ from scout.environment import (
     TRAINING_MAP_SEEDS,
     EnvFactory,
     evaluation_map_seed,
-    make_vecenv,
     training_map_seed,
     with_map_seed,
 )
 from scout.mission import make_game
+from scout.vecenv import make_vecenv
 
 LAST_SEED, LAST_ENV, LAST_MAP = 2**32 - 1, 8191, 2**16 - 1  # the largest run seed, environment, and map of one
 TWO_TEAMS: dict[str, Any] = {"variants": ["multi_team"], "spawn_count": 4, "rewards": {}}
@@ -316,8 +316,9 @@ SPAWNED = """
 import multiprocessing
 import numpy as np
 from scout.config import MissionConfig, VecenvConfig
-from scout.environment import make_vecenv
+from scout.vecenv import make_vecenv
 from scout.mission import make_game
+from scout.vecenv import make_vecenv
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")

@@ -164,3 +164,20 @@ def test_fixed_weights_change_nothing_that_a_network_says(kind: str, observation
     with fixed_weights(network):
         again = said()
     torch.testing.assert_close(again, said(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["conv", "cnn_lstm"])
+def test_a_compiled_network_acts_and_trains(kind: str) -> None:
+    """With device.compile=true the rollout's log-probabilities are the replay's to 1e-5, before and after an update."""
+    trainer, _, _ = recorded_ppo(
+        model={"name": kind, "hidden_size": 16}, device={"precision": "float32", "compile": True}
+    )
+    for _ in range(2):
+        trainer.evaluate()
+        with torch.no_grad():
+            logits, _ = trainer._replay(torch.arange(trainer.segments))
+        again, _ = categorical.look_back(logits, trainer.actions.flatten())
+        assert (again.view_as(trainer.logprobs) - trainer.logprobs)[~trainer.ended].abs().max() < 1e-5
+        trainer.train()
+    trainer.close()

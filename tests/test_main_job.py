@@ -74,7 +74,10 @@ def test_training_into_the_folder_of_a_run_exits_1_and_changes_nothing(finished_
     before = contents_of(run_dir)
     done = run_script("train.py", *tiny_overrides(seed=2), f"hydra.run.dir={run_dir}")
     assert done.returncode == 1
-    message = f"{run_dir} already holds a run: choose another folder with hydra.run.dir=DIR"
+    message = (
+        f"{run_dir} already holds a run: choose another folder with hydra.run.dir=DIR, "
+        "or go on with that run with resume=DIR"
+    )
     assert done.stderr.splitlines()[-1] == message
     assert "Traceback" not in done.stderr
     assert contents_of(run_dir) == before

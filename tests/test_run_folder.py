@@ -80,7 +80,7 @@ def test_the_versions_are_those_of_this_python_its_packages_and_this_checkout(tm
 def test_a_finished_run_says_so(finished_run: Path) -> None:
     """status.json says finished, how far the run came, when, and in which process; there is no reason."""
     status = status_of(finished_run)
-    assert status.keys() == {"state", "started", "process", "ended", "agent_steps"}
+    assert status.keys() == {"state", "started", "process", "ended", "agent_steps", "wandb_id"}
     assert status["state"] == "finished"
     assert status["agent_steps"] == 512
     assert status["process"] == os.getpid()

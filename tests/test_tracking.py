@@ -113,7 +113,7 @@ def test_a_failed_run_ends_with_exit_code_1(tmp_path: Path) -> None:
 def test_project_entity_group_tags_and_name_are_those_of_the_config(tmp_path: Path) -> None:
     """Every key of the group `wandb` reaches W&B, and the job type says that this is training."""
     keys = {"project": "maps", "entity": "team", "group": "sweep", "tags": ["a", "b"], "name": "first"}
-    Tracker(tiny_experiment(wandb={"mode": "offline", **keys}), tmp_path).finish(succeeded=True)
+    Tracker(tiny_experiment(wandb={"mode": "offline", **keys}), tmp_path, "run1").finish("finished")
     run = only(records_of(tmp_path), "run")
     expected = {"project": "maps", "entity": "team", "run_group": "sweep", "tags": ["a", "b"], "display_name": "first"}
     assert {key: run.get(key) for key in expected} == expected
@@ -123,16 +123,20 @@ def test_project_entity_group_tags_and_name_are_those_of_the_config(tmp_path: Pa
 def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     """The runs of a sweep share a process: each has an id, a config and a history of its own, even side by side."""
     trackers = {
-        seed: Tracker(tiny_experiment(seed=seed, wandb={"mode": "offline"}), tmp_path / str(seed)) for seed in (1, 2)
+        seed: Tracker(tiny_experiment(seed=seed, wandb={"mode": "offline"}), tmp_path / str(seed), f"run{seed}")
+        for seed in (1, 2)
     }
     for seed, tracker in trackers.items():
-        tracker.log({"agent_steps": 256 * seed})
+        tracker.log({"agent_steps": 256 * seed, "update": seed})
     for tracker in trackers.values():
-        tracker.finish(succeeded=True)
+        tracker.finish("finished")
     first, second = records_of(tmp_path / "1"), records_of(tmp_path / "2")
     assert only(first, "run")["run_id"] != only(second, "run")["run_id"]
     assert [only(one, "run")["config"]["update"]["experiment"]["seed"] for one in (first, second)] == [1, 2]
-    assert [history(one) for one in (first, second)] == [[{"agent_steps": 256}], [{"agent_steps": 512}]]
+    assert [history(one) for one in (first, second)] == [
+        [{"agent_steps": 256, "update": 1}],
+        [{"agent_steps": 512, "update": 2}],
+    ]
 
 
 @pytest.fixture
@@ -156,7 +160,7 @@ def test_a_wandb_that_is_not_installed_is_an_error_with_both_ways_out(mode: str,
     with pytest.raises(
         ScoutError, match=rf"^wandb={mode} needs the package wandb.*: install it, or take wandb=disabled$"
     ):
-        Tracker(tiny_experiment(wandb={"mode": mode}), tmp_path)
+        Tracker(tiny_experiment(wandb={"mode": mode}), tmp_path, "run1")
 
 
 NETRC_OF_ANOTHER = "machine example.com login me password secret\n"
@@ -169,7 +173,7 @@ def test_online_without_a_key_is_an_error_at_once_and_never_a_prompt(netrc: str 
         (tmp_path / ".netrc").write_text(netrc)
     program = (
         "import pathlib, sys; from conftest import tiny_experiment; from scout.tracking import Tracker\n"
-        "try: Tracker(tiny_experiment(wandb={'mode': 'online'}), pathlib.Path(sys.argv[1]) / 'run')\n"
+        "try: Tracker(tiny_experiment(wandb={'mode': 'online'}), pathlib.Path(sys.argv[1]) / 'run', 'run1')\n"
         "except Exception as error: print(f'{type(error).__name__}: {error}')"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "NETRC"))}
@@ -198,19 +202,19 @@ def broken_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     opened: list[Any] = []
 
     class Breaking(Tracker):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            run = self._run
+        def _begin(self, wandb: Any, mode: str) -> Any:
+            run = super()._begin(wandb, mode)
             opened.append(run)
             works = run.log
 
-            def breaks(metrics: dict[str, float]) -> None:
+            def breaks(metrics: dict[str, float], step: int) -> None:
                 attempts.append(int(metrics["agent_steps"]))
                 if len(attempts) == 2:
                     raise ConnectionResetError("the service is gone")
-                works(metrics)
+                works(metrics, step=step)
 
             run.log = breaks
+            return run
 
     monkeypatch.setattr("scout.training.Tracker", Breaking)
     yield attempts
@@ -240,4 +244,4 @@ def test_a_wandb_that_breaks_midway_does_not_stop_the_run(
 def test_a_key_that_wandb_refuses_is_an_error_and_no_fault(key: str, value: Any, tmp_path: Path) -> None:
     """What W&B's own checks refuse is told as the user's mistake, with W&B's words."""
     with pytest.raises(ScoutError, match=r"(?s)^wandb=offline failed: .*(Invalid project name|65 characters)"):
-        Tracker(tiny_experiment(wandb={"mode": "offline", key: value}), tmp_path)
+        Tracker(tiny_experiment(wandb={"mode": "offline", key: value}), tmp_path, "run1")

@@ -12,6 +12,7 @@ from scout.model_config import ModelConfig
 from scout.models.attention import Attention
 from scout.models.cnn_lstm import CnnLstm
 from scout.models.conv import Conv
+from scout.models.recurrence import FastModule
 from scout.targets import load_target
 
 MODELS: dict[str, type[nn.Module]] = {"cnn_lstm": CnnLstm, "conv": Conv, "attention": Attention}
@@ -50,18 +51,22 @@ def make_model(config: ModelConfig, env_info: PolicyEnvInterface) -> nn.Module:
 def set_fast_layers(network: nn.Module, fast: bool) -> None:
     """Whether the network's parts take this project's own layers on a CPU, as they do from the start, or torch's."""
     for module in network.modules():
-        if hasattr(module, "fast"):
-            module.fast = fast  # pyright: ignore[reportArgumentType]
+        if isinstance(module, FastModule):
+            module.fast = fast
+
+
+def fix_weights(network: nn.Module, fixed: bool = True) -> None:
+    """While they are fixed, the network keeps what it computes from its weights, without gradients."""
+    for module in network.modules():
+        if isinstance(module, FastModule):
+            module.kept = {} if fixed else None
 
 
 @contextmanager
 def fixed_weights(network: nn.Module) -> Iterator[None]:
-    """Within it nothing changes the weights, and the network keeps what it computes from them, without gradients."""
-    keeping = [module for module in network.modules() if hasattr(module, "kept")]
-    for module in keeping:
-        module.kept = {}  # pyright: ignore[reportArgumentType]
+    """Within it nothing changes the weights."""
+    fix_weights(network)
     try:
         yield
     finally:
-        for module in keeping:
-            module.kept = None  # pyright: ignore[reportArgumentType]
+        fix_weights(network, fixed=False)

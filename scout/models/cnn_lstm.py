@@ -11,11 +11,11 @@ from scout.model_config import CnnLstmConfig
 from scout.models.first_layer import BYTES, Reader, convolution_taps, first_layer, places
 from scout.models.heads import in_float32, split_steps
 from scout.models.memory import run_lstm, state_of
-from scout.models.recurrence import Kept, linear
+from scout.models.recurrence import FastModule, linear
 from scout.observation import SCALE_EPSILON, feature_scales, tokens_to_grid
 
 
-class CnnLstm(nn.Module):
+class CnnLstm(FastModule):
     """Two convolutions over the grid and a layer on the agent's own cell, then an LSTM, then action and value heads.
 
     With the default sizes its state_dict is that of cogames' TutorialPolicyNet, key by key, so the weights can be
@@ -27,8 +27,6 @@ class CnnLstm(nn.Module):
     def __init__(self, env_info: PolicyEnvInterface, config: CnnLstmConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
-        self.kept: Kept | None = None  # see fixed_weights
-        self.fast = True  # on a CPU, not to fill a grid and not to take torch's recurrent layers
         self._height, self._width = env_info.obs_height, env_info.obs_width
         self._num_features = 1 + max(int(feature.id) for feature in env_info.obs_features)
         self.register_buffer("_feature_scale", feature_scales(env_info))
@@ -69,7 +67,8 @@ class CnnLstm(nn.Module):
         tokens, steps = split_steps(observations)
         first, own_cell = self._sparse(tokens) if self.fast and tokens.device.type == "cpu" else self._dense(tokens)
         flat = self._cnn[2:](first)
-        surroundings = torch.relu(linear(self.kept, "convolutions", flat, self._cnn_fc.weight, self._cnn_fc.bias))
+        kept = self.kept if self.fast else None
+        surroundings = torch.relu(linear(kept, "convolutions", flat, self._cnn_fc.weight, self._cnn_fc.bias))
         features = rearrange(torch.cat([surroundings, own_cell], dim=-1), "(b s) f -> b s f", s=steps)
 
         h, c = (state_of(state, key) for key in ("lstm_h", "lstm_c"))

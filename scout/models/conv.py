@@ -12,17 +12,16 @@ from scout.models.embedding import TokenEmbedding
 from scout.models.first_layer import Reader, convolution_taps, first_layer, places
 from scout.models.heads import Heads, split_steps
 from scout.models.memory import RELU_GAIN, RecurrentLayer, orthogonal
-from scout.models.recurrence import Kept
+from scout.models.recurrence import FastModule
 from scout.observation import NO_CELL
 
 
-class Conv(nn.Module):
+class Conv(FastModule):
     """Reads the window as a grid of embedded tokens, and the agent's own cell and the tokens of no cell apart."""
 
     def __init__(self, env_info: PolicyEnvInterface, config: ConvConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
-        self.fast = True  # on a CPU, not to fill a grid and not to take torch's recurrent layers
         self.embedding = TokenEmbedding(env_info, config.embedding_size)
         self._height, self._width = env_info.obs_height, env_info.obs_width
         self._centre = self._height // 2 * self._width + self._width // 2
@@ -46,7 +45,6 @@ class Conv(nn.Module):
         self._window = Reader(*taps, *self.embedding.readings())
         centre = self._height // 2 << 4 | self._width // 2
         self._apart = Reader(*places({centre: 0, NO_CELL: 1}), *self.embedding.readings())
-        self.kept: Kept | None = None  # see fixed_weights
         self.surroundings = orthogonal(nn.Linear(flat, config.features), RELU_GAIN)
         self.own = orthogonal(nn.Linear(2 * config.embedding_size, config.global_features), RELU_GAIN)
         self.memory = RecurrentLayer(config.memory, config.features + config.global_features, config.hidden_size)

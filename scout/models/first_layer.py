@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from scout.observation import NO_CELL, PADDING
 
 BYTES = 256
-ONE, UPPER, HALF = np.uint32(1), np.uint32(16), np.uint32(0x7FFF)  # of a float32's bits: bfloat16 is the upper 16
+UPPER = np.uint32(16)  # of a float32's bits: bfloat16 is the upper 16
 _SHARE = 512  # observations that are worth a thread of their own
 
 

@@ -6,19 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from scout.model_config import MemoryKind
-from scout.models.recurrence import Kept, gru, gru_step, lstm_step
+from scout.models.recurrence import FastModule, Kept, gru, gru_step, lstm_step
 
 RELU_GAIN = 2**0.5
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(FastModule):
     """An LSTM, a GRU, or, as an ablation, a layer without memory in their place."""
 
     def __init__(self, kind: MemoryKind, inputs: int, hidden_size: int) -> None:
         super().__init__()
         self.kind: MemoryKind = kind
-        self.fast = True
-        self.kept: Kept | None = None  # see fixed_weights
         self.layer: nn.Module
         match kind:
             case "lstm":

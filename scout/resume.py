@@ -1,0 +1,95 @@
+"""Which run to go on with, under which config: `resume=RUN_DIR` and `resume=auto`."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scout.config import AUTO, Experiment
+from scout.errors import ScoutError
+from scout.files import CONFIG, STATUS
+from scout.run_folder import is_running, load_experiment
+from scout.validation import validate
+
+_EPISODES = "its environments are in the middle of episodes"
+_FIXED = {
+    "seed": "its maps and environments come from it",
+    "mission": f"{_EPISODES}, and its network fits the mission's spaces",
+    "model": "the network is the one that was trained",
+    "initial_weights": "the network has weights of its own by now",
+    "trainer.name": "the algorithms do not share their state",
+    "optimizer.name": "the optimizers do not share their state",
+    "vecenv.num_envs": _EPISODES,
+    "vecenv.map_seeds": _EPISODES,
+    "vecenv.early_reset": _EPISODES,
+    "vecenv.stale_first_action": _EPISODES,
+}
+
+
+def with_overrides(run_dir: Path, composed: dict[str, Any], keys: Iterable[str]) -> Experiment:
+    """A run's experiment with the keys that the command line names, dotted, as they are in the composed config.
+
+    Raises ScoutError when the run's config cannot be read, or does not fit together with those keys.
+    """
+    values = load_experiment(run_dir).model_dump()
+    for key in keys:
+        *groups, leaf = key.split(".")
+        source, target = composed, values
+        for group in groups:
+            source, target = source.get(group) or {}, target.setdefault(group, {})
+        if leaf in source:
+            target[leaf] = source[leaf]
+        else:  # removed with ~
+            target.pop(leaf, None)
+    return validate(Experiment, {**values, "resume": None})
+
+
+def changes(before: Experiment, after: Experiment) -> list[str]:
+    """What differs, as `key: old -> new`. Raises ScoutError for what cannot change within a run, with the reason."""
+    old, new = flat(before.model_dump()), flat(after.model_dump())
+    differing = [key for key in {**old, **new} if key != "resume" and old.get(key) != new.get(key)]
+    refused = [
+        f"{key}={new.get(key)} cannot be resumed with, the run has {old.get(key)}: {reason}"
+        for key in differing
+        for fixed, reason in _FIXED.items()
+        if key == fixed or key.startswith(f"{fixed}.")
+    ]
+    if refused:
+        hint = "Leave it out, or start a new run from this one's network with initial_weights=RUN_DIR"
+        raise ScoutError("\n".join([*refused, hint]))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in differing]
+
+
+def unfinished_run(asked: Experiment, folders: Iterable[Path]) -> Path | None:
+    """The newest of the folders that holds an unfinished run of the same config, which no process is training."""
+    candidates = []
+    for folder in folders:
+        try:
+            status = json.loads((folder / STATUS).read_text())
+            same = status["state"] != "finished" and _same(asked, yaml.safe_load((folder / CONFIG).read_text()))
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        if same and not is_running(folder):
+            candidates.append((status["started"], folder))
+    return max(candidates)[1] if candidates else None
+
+
+def _same(asked: Experiment, stored: Any) -> bool:
+    """Whether a stored config is what was asked for; what is left to the machine (`auto`) has been chosen in it."""
+    ours, theirs = flat(asked.model_dump()), flat(stored)
+    free = {"resume"}
+    if asked.vecenv.num_envs == AUTO:
+        free |= {"vecenv.num_envs", "device.threads"}
+    if asked.device.precision == "auto":
+        free.add("device.precision")
+    return all(ours.get(key) == theirs.get(key) for key in {**ours, **theirs} if key not in free)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested groups as dotted keys."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found

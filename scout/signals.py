@@ -1,0 +1,53 @@
+"""What a running training does when it is told to stop: Ctrl-C, a scheduler's SIGTERM, and its warning SIGUSR1."""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """A signal ended the run, between two updates and with a checkpoint.
+
+    No Exception, so that nothing catches it on its way out.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Signals:
+    """A context manager that notes signals, for the loop to act on between two updates.
+
+    SIGINT and SIGTERM set `stop`, SIGUSR1 sets `checkpoint`. A second SIGINT leaves at once, with exit code 130. Where
+    Python allows no handlers, in threads other than the main one, nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.checkpoint = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self.checkpoint = True
+        elif number == signal.SIGINT and self.stop == signal.SIGINT:
+            os._exit(128 + number)
+        else:
+            self.stop = number
+            log.info("%s: ends after this update, with a checkpoint", signal.Signals(number).name)
