@@ -17,7 +17,7 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 def main(cfg: DictConfig) -> float | None:
     """Returns the mean return per agent of the run's last episodes, which a sweeper maximises."""
     experiment, run_dir, resumed = cli.experiment_of(cfg)
-    check_machine(experiment.vecenv)
+    check_machine(experiment)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not
 

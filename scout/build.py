@@ -8,9 +8,10 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from scout.checkpoint import load_into, load_weights
 from scout.config import Experiment
 from scout.device import seed_everything
+from scout.errors import ScoutError
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
-from scout.state import restore
+from scout.state import NOT_FITTING, restore
 from scout.trainer import StockTrainer
 from scout.vecenv import make_vecenv
 
@@ -22,8 +23,21 @@ TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 def build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None = None) -> StockTrainer:
     """Environments, network and trainer, in the order in which the seed notebook draws its random numbers.
 
-    With a `state` (state.py) they go on from there.
+    With a `state` (state.py) they go on from there. Raises ScoutError when it does not fit.
     """
+    try:
+        return _build(experiment, game, device, state)
+    except NOT_FITTING as error:
+        if state is None:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ScoutError(
+            f"the checkpoint of update {state['update']} does not fit the run's config: {reason}. "
+            "It is another run's, or damaged: remove it to resume from the one before"
+        ) from error
+
+
+def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None) -> StockTrainer:
     seed_everything(experiment.seed)
     vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"])
     try:

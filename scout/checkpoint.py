@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,16 @@ def load_weights(location: str) -> Weights:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint or a bare state_dict holds; its code, if it has any, is not run.
+
+    Raises ScoutError when it is damaged or something else.
+    """
     try:
+        if zipfile.is_zipfile(path):  # torch's older format is none, and has no checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise

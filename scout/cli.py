@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +147,15 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
     except (HydraException, OmegaConfBaseException, ScoutError) as error:
         if wants_traceback:
             raise
-        print(_message(error, schema), file=sys.stderr)
+        print(_message(error, schema, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
         if isinstance(error, OSError) and error.filename:  # Hydra could not make the run folder
             print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
+        elif isinstance(error, ValueError):
+            print(_message(error, schema, sys.argv[1:]), file=sys.stderr)
         else:  # the traceback is in the log of the job that failed
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
@@ -161,11 +163,15 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
         sys.exit(130)
 
 
-def _message(error: Exception, schema: type[Group]) -> str:
+def _message(error: Exception, schema: type[Group], arguments: Sequence[str]) -> str:
     cause = error.__cause__
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # vecenv=1
+        groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+        wrong = [line for line in arguments if line.partition("=")[0].lstrip("+~") in groups]
+        return f"{' '.join(wrong)} is not valid: a group takes the name of one of its options; --help lists them"
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found:
         key = found.group(1)
-        values = [argument.partition("=")[2] for argument in sys.argv[1:] if argument.partition("=")[0] == key]
+        values = [argument.partition("=")[2] for argument in arguments if argument.partition("=")[0] == key]
         return unknown_key(schema, key, *values[:1])
     return str(error) if cause is None else f"{error}\n{cause}"

@@ -14,9 +14,9 @@ from scout.model_config import ConvConfig, ForeignModel, Model
 
 
 class TeamConfig(Group):
-    wealth: Annotated[Integer, Field(ge=0)] = 3
+    wealth: Annotated[Integer, Field(ge=0, le=100)] = 3
     """Multiplies the team's first stock of elements."""
-    initial_hearts: Annotated[Integer, Field(ge=0)] | None = 0
+    initial_hearts: Annotated[Integer, Field(ge=0, le=65535)] | None = 0
     """Hearts in the hub at the start; null is cogames' own 5 x wealth."""
 
 
@@ -37,7 +37,7 @@ class MissionConfig(Group):
     """Pressure of the clips, by cogames' names: easy, medium, hard; null leaves it to the variants."""
     variants: list[str] = ["scout_rewards"]
     """Changes of the mission by cogames' names, its reward variants included, applied in this order."""
-    heart_limit: Annotated[Integer, Field(ge=0)] = 10
+    heart_limit: Annotated[Integer, Field(ge=0, le=65535)] = 10
     """Hearts that an agent can carry."""
     team: TeamConfig = TeamConfig()
     rewards: dict[str, float | None] = {
@@ -105,13 +105,13 @@ class OptimizerConfig(Group):
 class TrainerConfig(Group):
     name: Literal["ppo"] = "ppo"
     """PuffeRL with its learning defects mended."""
-    batch_size: Positive | None = None
+    batch_size: Annotated[Integer, Field(ge=1, le=2**31)] | None = None
     """Agent steps of a rollout, on which an update trains; null is one segment of every agent."""
     minibatch_size: Positive = 1024
     """Agent steps of an optimizer step."""
     max_minibatch_size: Positive = 32768
     """Agent steps in memory at once; a larger minibatch is averaged over parts of this size, which PuffeRL adds up."""
-    bptt_horizon: Annotated[Integer, Field(ge=2)] = 64
+    bptt_horizon: Annotated[Integer, Field(ge=2, le=2**16)] = 64
     """Steps of a segment, through which gradients flow back in time."""
     update_epochs: Positive = 3
     """How often an update trains on the whole batch; PuffeRL draws as many segments, but not each of them."""

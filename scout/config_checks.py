@@ -1,11 +1,13 @@
 """Checks across the groups of an experiment: sizes that must fit, and what a trainer cannot do."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scout.errors import ScoutError
+from scout.sizes import check_memory
 
 if TYPE_CHECKING:
     from scout.config import Experiment, VecenvConfig
@@ -32,19 +34,19 @@ def batch_problems(experiment: "Experiment") -> list[str]:
         return [
             f"trainer.batch_size={batch} must be a multiple of {rollout}, which is {experiment.vecenv.num_envs} "
             f"environments x {experiment.mission.agents_per_env} agents x trainer.bptt_horizon={horizon} steps; "
-            f"nearest: {_nearest(batch, range(rollout, batch + rollout, rollout))}; null is one such rollout"
+            f"nearest: {_nearest_multiple(batch, rollout)}; null is one such rollout"
         ]
     problems = []
     minibatch, largest = trainer.minibatch_size, trainer.max_minibatch_size
     fitting = [
         size
-        for size in range(horizon, batch + 1, horizon)
-        if batch % size == 0 and (size <= largest or size % largest == 0)
+        for size in (horizon * segments for segments in _divisors(batch // horizon))
+        if size <= largest or size % largest == 0
     ]
     if minibatch > largest and largest % horizon:
         problems.append(
             f"trainer.max_minibatch_size={largest} must be a multiple of trainer.bptt_horizon={horizon}; "
-            f"nearest: {_nearest(largest, range(horizon, largest + horizon, horizon))}"
+            f"nearest: {_nearest_multiple(largest, horizon)}"
         )
     elif minibatch not in fitting:
         problems.append(
@@ -76,7 +78,7 @@ def vecenv_problems(vecenv: "VecenvConfig") -> list[str]:
     if vecenv.num_envs % workers:
         return [
             f"vecenv.num_envs={vecenv.num_envs} must be a multiple of vecenv.num_workers={workers}; "
-            f"nearest: {_nearest(vecenv.num_envs, range(workers, vecenv.num_envs + workers, workers))}"
+            f"nearest: {_nearest_multiple(vecenv.num_envs, workers)}"
         ]
     per_worker = vecenv.num_envs // vecenv.num_workers
     batch = vecenv.batch_size
@@ -125,21 +127,36 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
     return problems
 
 
-def check_machine(vecenv: "VecenvConfig") -> None:
-    """Raises ScoutError for more worker processes than this machine has cores.
+def check_machine(experiment: "Experiment") -> None:
+    """Raises ScoutError for more worker processes or threads than this machine has cores, and for too little memory.
 
     Apart from the schema, because a run folder may come from a larger machine.
     """
     cores = os.cpu_count() or 1
-    if vecenv.num_workers > cores:
-        raise ScoutError(
-            f"vecenv.num_workers={vecenv.num_workers} is more than this machine's {cores} cores: take {cores} or fewer"
-        )
+    for key, value in (
+        ("vecenv.num_workers", experiment.vecenv.num_workers),
+        ("device.threads", experiment.device.threads or 1),
+    ):
+        if value > cores:
+            raise ScoutError(f"{key}={value} is more than this machine's {cores} cores: take {cores} or fewer")
+    check_memory(experiment)
 
 
 def _written(value: object) -> str:
     """As one writes it in YAML."""
     return json.dumps(value)
+
+
+def _divisors(number: int) -> list[int]:
+    """All numbers that divide it, in their order; as fast for a thousand million as for ten."""
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)})
+
+
+def _nearest_multiple(value: int, unit: int) -> str:
+    """The multiples of a unit below and above, as far as they are positive."""
+    below = value // unit * unit
+    return " or ".join(str(size) for size in (below, below + unit) if size > 0)
 
 
 def _nearest(value: int, fitting: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ EVALUATION_MAP_SEEDS alone. The simulator adds the number of maps that an enviro
 """
 
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,10 @@ from mettagrid.simulator import Simulation
 from pufferlib.pufferlib import set_buffers
 
 from scout.lean_env import LeanEnv, Start
+
+logging.getLogger("mettagrid.simulator.simulator").setLevel(
+    logging.CRITICAL
+)  # it logs what it raises, with a traceback
 
 TRAINING_MAP_SEEDS = range(2**62)
 EVALUATION_MAP_SEEDS = range(2**62, 2**63)

@@ -33,6 +33,11 @@ class MuonWithAdam(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": config.learning_rate})
         self.param_groups = [*self._muon.param_groups, *self._adam.param_groups]  # shared, so a schedule reaches both
 
+    @property
+    def parts(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The optimizers that do the work."""
+        return self._muon, self._adam
+
     @override
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One step of both. A closure is not supported."""

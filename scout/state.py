@@ -12,6 +12,9 @@ import torch
 
 from scout.trainer import StockTrainer
 
+NOT_FITTING = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What a state of another shape raises."""
+
 
 def rollout_state(trainer: StockTrainer) -> dict[str, Any]:
     """What a rollout changes: counters, random generators, recurrent states, and the environments' record."""
@@ -37,10 +40,16 @@ def whole_state(trainer: StockTrainer, before_rollout: dict[str, Any] | None = N
 def restore(trainer: StockTrainer, state: dict[str, Any]) -> None:
     """Puts a state into a trainer whose environments were made from it; the generators last, which building draws from.
 
-    The settings of optimizer and schedule stay the trainer's own, since they may have been changed.
+    The settings of optimizer and schedule stay the trainer's own, since they may have been changed. What does not fit
+    raises one of NOT_FITTING.
     """
     trainer.uncompiled_policy.load_state_dict(state["model"])
     trainer.optimizer.load_state_dict(_with_settings(state["optimizer"], trainer.optimizer.state_dict()))
+    for optimizer in getattr(trainer.optimizer, "parts", (trainer.optimizer,)):
+        for parameter, kept in optimizer.state.items():
+            for name, value in kept.items():
+                if value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"the optimizer's {name} is {list(value.shape)}, expected {list(parameter.shape)}")
     trainer.global_step, trainer.epoch = state["agent_steps"], state["update"]
     trainer.load_state_dict(state["trainer"])
     trainer.restore_schedule(state["scheduler"])

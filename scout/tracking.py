@@ -1,5 +1,6 @@
 """Weights & Biases: the mirror of a run folder's metrics. It never prompts, and never holds up a run or ends one."""
 
+import contextlib
 import importlib
 import logging
 import queue
@@ -99,15 +100,15 @@ class Tracker:
 
     def _serve(self, wandb: Any, run: Any) -> None:
         """What the thread does: starts an online run, then makes the calls in their order."""
-        for mode in ("online", "offline"):
-            try:
-                run = run or self._begin(wandb, mode)
-            except Exception as error:
-                log.warning(
-                    "W&B cannot be reached (%s)%s",
-                    str(error).split("\n")[0],
-                    ": this run is recorded offline, `wandb sync` sends it later" if mode == "online" else "",
-                )
+        try:
+            run = run or self._begin(wandb, "online")
+        except Exception as error:
+            log.warning(
+                "W&B cannot be reached (%s): this run is recorded offline, `wandb sync` sends it later",
+                str(error).split("\n")[0],
+            )
+            with contextlib.suppress(Exception):  # the id is in use by the attempt that failed
+                run = self._begin(wandb, "offline", f"{self._arguments['id']}-offline")
         while (call := self._calls.get()) is not None:
             if run is None:
                 continue
@@ -117,8 +118,8 @@ class Tracker:
                 log.warning("W&B stopped working (%s); the run goes on, and metrics.jsonl has everything", error)
                 run = None
 
-    def _begin(self, wandb: Any, mode: str) -> Any:
-        run = wandb.init(mode=mode, **self._arguments)
+    def _begin(self, wandb: Any, mode: str, run_id: str | None = None) -> Any:
+        run = wandb.init(mode=mode, **{**self._arguments, **({"id": run_id} if run_id else {})})
         run.define_metric("agent_steps", hidden=True)
         run.define_metric("*", step_metric="agent_steps")
         if mode == "online":

@@ -67,12 +67,15 @@ class StockTrainer(pufferl.PuffeRL):
 
         The recurrent states are float32 [total_agents, hidden_size], in whatever batches the agents act.
         """
-        return {name: torch.cat(list(getattr(self, name).values())) for name in STATE}
+        return {name: torch.cat([batch.flatten(1) for batch in getattr(self, name).values()]) for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Goes on from what `state_dict` gave. Raises ValueError when that is of other agents."""
         for name in STATE:
             batches = getattr(self, name)
+            expected = self.total_agents, batches[0].shape[-1]
+            if state[name].shape != expected:
+                raise ValueError(f"{name} is {list(state[name].shape)}, expected {list(expected)}")
             for first, batch in batches.items():
                 batches[first] = state[name][first : first + len(batch)].to(batch)
 

@@ -19,6 +19,7 @@ from scout.progress import TrainingProgress
 from scout.resume import changes
 from scout.run_folder import RunFolder
 from scout.signals import Interrupted, Signals
+from scout.sizes import naming_keys_when_out_of_memory
 from scout.state import rollout_state, whole_state
 from scout.tracking import Tracker
 from scout.trainer import StockTrainer
@@ -45,6 +46,11 @@ def train(experiment: Experiment, run_dir: Path, resumed: bool = False) -> Train
     change. Raises ScoutError for what the user can mend, and Interrupted when a signal ended the run. Whatever ends it,
     its state, its metrics and W&B's run are closed, and no worker process stays behind.
     """
+    with naming_keys_when_out_of_memory():
+        return _train(experiment, run_dir, resumed)
+
+
+def _train(experiment: Experiment, run_dir: Path, resumed: bool) -> TrainingResult:
     folder = RunFolder.of(run_dir) if resumed else RunFolder(run_dir)
     changed = changes(load_experiment(run_dir), experiment) if resumed else []
     state = newest_state(run_dir) if resumed else None

@@ -64,7 +64,11 @@ class Record:
         return dict(zip(("episodes", "steps", "actions"), (torch.from_numpy(a.copy()) for a in arrays), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Goes on from what `state_dict` gave. Raises ValueError when that is of other environments."""
+        environments, _, agents = self._actions.shape
+        shapes = [tuple(state[name].shape) for name in ("episodes", "steps", "actions")]
+        if shapes[:2] != [(environments,)] * 2 or (shapes[2][0], shapes[2][-1]) != (environments, agents):
+            raise ValueError(f"its environments are {shapes}, expected {environments} with {agents} agents each")
         self._episodes, self._steps, self._actions = (
             state[name].numpy().copy() for name in ("episodes", "steps", "actions")
         )
@@ -226,14 +230,20 @@ def make_vecenv(
         record.load_state_dict(state)
         starts = [*record.starts()]
     arguments: Any = ([factory] * config.num_envs, [[]] * config.num_envs, [{"start": start} for start in starts])
-    if config.name == "serial":
-        return Serial(*arguments, config.num_envs, record=record)
-    return Multiprocessing(
-        *arguments,
-        config.num_envs,
-        config.num_workers,
-        config.batch_size or config.num_envs,
-        overwork=True,  # the config's check counts logical cores, PufferLib's own only physical ones
-        record=record,
-        watch=Options(config.worker_timeout, config.on_worker_failure == "restart"),
-    )
+    try:
+        if config.name == "serial":
+            return Serial(*arguments, config.num_envs, record=record)
+        return Multiprocessing(
+            *arguments,
+            config.num_envs,
+            config.num_workers,
+            config.batch_size or config.num_envs,
+            overwork=True,  # the config's check counts logical cores, PufferLib's own only physical ones
+            record=record,
+            watch=Options(config.worker_timeout, config.on_worker_failure == "restart"),
+        )
+    except (TypeError, OverflowError) as error:  # what the simulator raises for numbers that do not fit its own
+        reason = str(error).splitlines()[-1]
+        raise ScoutError(
+            f"the simulator refuses this mission ({reason}): look for a value in mission that is too large"
+        ) from error

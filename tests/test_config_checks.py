@@ -1,16 +1,19 @@
 """Sizes and choices that must fit together: each misfit is answered with what would fit."""
 
+import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from config_helpers import nested, refusal
-from conftest import TINY, merge
+from conftest import TINY, merge, tiny_experiment
 
-from scout.config import EvaluationConfig, Experiment, MissionConfig, VecenvConfig
+from scout.config import EvaluationConfig, Experiment, MissionConfig
 from scout.config_checks import check_machine
 from scout.errors import ScoutError
+from scout.sizes import LIBRARIES, estimate
 from scout.validation import validate
 
 # -- sizes that must fit together --------------------------------------------------------------------------------------
@@ -241,12 +244,17 @@ def test_every_proposed_minibatch_fits(max_minibatch_size: int) -> None:
 def test_more_workers_than_cores_are_refused() -> None:
     """The message has the machine's number of cores, and that many workers are accepted."""
     cores = os.cpu_count() or 1
+
+    def with_workers(number: int) -> Experiment:
+        vecenv = {"name": "multiprocessing", "num_workers": number, "num_envs": number}
+        return tiny_experiment(total_timesteps=10**6, trainer={"batch_size": None, "minibatch_size": 64}, vecenv=vecenv)
+
     with pytest.raises(ScoutError) as error:
-        check_machine(VecenvConfig(name="multiprocessing", num_workers=cores + 1))
+        check_machine(with_workers(cores + 1))
     assert str(error.value) == (
         f"vecenv.num_workers={cores + 1} is more than this machine's {cores} cores: take {cores} or fewer"
     )
-    check_machine(VecenvConfig(name="multiprocessing", num_workers=cores))
+    check_machine(with_workers(cores))
 
 
 def test_a_config_of_a_larger_machine_is_valid() -> None:
@@ -290,3 +298,18 @@ def test_the_agents_of_a_run_are_counted() -> None:
     trainer = {"batch_size": 480, "minibatch_size": 480, "bptt_horizon": 16}
     values = {"mission": mission.model_dump(), "vecenv": {"num_envs": 3}, "trainer": trainer}
     assert validate(Experiment, values).total_agents == 30
+
+
+def test_a_run_that_does_not_fit_into_memory_is_refused_with_the_estimate() -> None:
+    """A rollout of 2**31 agent steps of 640 bytes is 1,374.4 GB: the message says so, and which key to lower."""
+    with pytest.raises(ScoutError) as error:
+        check_machine(tiny_experiment(total_timesteps=2**40, trainer={"batch_size": 2**31}))
+    assert "rollout 1,374.4 GB" in str(error.value)
+    assert "lower trainer.batch_size, trainer.bptt_horizon or vecenv.num_envs" in str(error.value)
+
+
+def test_the_estimate_is_near_what_a_run_takes(finished_run: Path) -> None:
+    """The peak memory that the small run recorded is between half of its estimate and one and a half of it."""
+    peak = max(json.loads(line)["performance/peak_memory_mb"] for line in (finished_run / "metrics.jsonl").open())
+    needed = (sum(estimate(tiny_experiment()).values()) + LIBRARIES) / 2**20
+    assert 0.5 * needed < peak < 1.5 * needed

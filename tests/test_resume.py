@@ -1,18 +1,29 @@
 """A run that was stopped anywhere goes on as if nothing had been: the same weights and numbers, to the last bit."""
 
 import json
+import math
+import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT, merge, run_script, tiny_experiment, tiny_overrides
 from torch import Tensor
 
+from scout import cli
 from scout.checkpoint import newest_state, numbered_checkpoints
+from scout.config import Experiment
+from scout.errors import ScoutError
+from scout.resume import unfinished_run
 from scout.run_folder import load_experiment
 from scout.training import train
+from scout.validation import validate
 
 UPDATES, STOP = 6, 3
 LONG = {"total_timesteps": UPDATES * 256, "checkpoint": {"interval": 1, "keep": 100}}
@@ -88,3 +99,231 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     assert not all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"])
     assert (after["environments"]["episodes"] > before["environments"]["episodes"]).all()
     assert (before["environments"]["episodes"] > 0).any()
+
+
+@pytest.fixture
+def unfinished(finished_run: Path, tmp_path: Path) -> Path:
+    """A run of two updates that was killed after its first: metrics of both, one checkpoint."""
+    copy = tmp_path / "runs" / "unfinished"
+    shutil.copytree(finished_run, copy)
+    (copy / "checkpoints" / "000002.pt").unlink()
+    return as_if_running(copy)
+
+
+def as_if_running(run_dir: Path) -> Path:
+    """The run's status as it was while it trained."""
+    status = json.loads((run_dir / "status.json").read_text())
+    (run_dir / "status.json").write_text(json.dumps({**status, "state": "running"}))
+    return run_dir
+
+
+def resumed(run_dir: Path, **changes: Any) -> Path:
+    """Goes on with a run under its own config with some keys changed."""
+    experiment = validate(Experiment, merge(load_experiment(run_dir).model_dump(), changes))
+    return train(experiment, run_dir, resumed=True).run_dir
+
+
+def test_kill_minus_9_at_any_moment_and_resume_auto_make_the_same_run(tmp_path: Path) -> None:
+    """Killed four times from outside, while two worker processes play, the run equals one in a single process."""
+    overrides = [*tiny_overrides(total_timesteps=40 * 256, checkpoint={"interval": 2, "keep": 100}), "resume=auto"]
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    assert run_script("train.py", *overrides, f"hydra.run.dir={whole}").returncode == 0
+    again = [*tiny_overrides(**WORKERS, total_timesteps=40 * 256, checkpoint={"interval": 2, "keep": 100})]
+    for kill, moment in enumerate((0.0, 0.11, 0.23, 0.37, None)):
+        command = [sys.executable, "train.py", *again, "resume=auto", f"hydra.run.dir={killed}"]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if moment is None:
+            assert process.wait(timeout=120) == 0
+            break
+        wait_until(lambda before=6 * kill: len(lines_of(killed)) > before + 2)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    assert len(json.loads((killed / "status.json").read_text())["resumed"]) == 4
+    assert_equal(newest_state(killed), newest_state(whole))
+    assert metrics_of(killed) == metrics_of(whole)
+
+
+WORKERS = {"vecenv": {"name": "multiprocessing", "num_workers": 2}}
+
+
+def lines_of(run_dir: Path) -> list[str]:
+    path = run_dir / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = 90) -> None:
+    """Waits for something that is about to happen. Fails when it does not."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_run_goes_on_in_its_folder_and_its_wandb_run(unfinished: Path) -> None:
+    """Resumed, a run has its two updates once each, its state says finished, and W&B's second part has the same id."""
+    resumed(unfinished)
+    status = json.loads((unfinished / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert [(entry["update"], entry["changes"]) for entry in status["resumed"]] == [(1, [])]
+    assert [line["update"] for line in metrics_of(unfinished)] == [1, 2]
+    names = [path.name for path in (unfinished / "wandb").glob("offline-run-*")]
+    assert len(names) == 2
+    assert {name.rpartition("-")[2] for name in names} == {status["wandb_id"]}
+
+
+def test_the_command_lines_keys_win_and_the_difference_is_printed(unfinished: Path) -> None:
+    """`resume=RUN optimizer.learning_rate=1e-5` trains on at that rate, says so, and keeps all that was not named."""
+    keys = ("optimizer.learning_rate=1e-5", "optimizer.anneal_lr=false", "device.threads=1", "wandb=disabled")
+    done = run_script("train.py", f"resume={unfinished}", *keys)
+    assert done.returncode == 0, done.stderr
+    assert "Changed: optimizer.learning_rate: 0.00092 -> 1e-05\n" in done.stderr
+    assert metrics_of(unfinished)[1]["optimizer/learning_rate"] == 1e-5
+    expected = tiny_experiment(
+        optimizer={"learning_rate": 1e-5, "anneal_lr": False}, device={"threads": 1}, wandb={"mode": "disabled"}
+    )
+    assert load_experiment(unfinished) == expected
+    assert [line["update"] for line in metrics_of(unfinished)] == [1, 2]
+    assert done.stderr in without_dates((unfinished / "train.log").read_text())  # and not in a folder of its own
+
+
+def without_dates(log: str) -> str:
+    return re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ", "", log, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"hidden_size": 32}}, "model.hidden_size=32 cannot be resumed with, the run has 16"),
+        ({"mission": {"max_steps": 30}}, "mission.max_steps=30 cannot be resumed with, the run has 25"),
+        ({"mission": {"num_agents": 2}}, "mission.num_agents=2 cannot be resumed with"),
+        ({"vecenv": {"num_envs": 2}}, "vecenv.num_envs=2 cannot be resumed with"),
+        ({"seed": 5}, "seed=5 cannot be resumed with"),
+        ({"optimizer": {"name": "muon"}}, "optimizer.name=muon cannot be resumed with"),
+    ],
+)
+def test_what_cannot_change_is_refused_with_the_reason(changes: dict[str, Any], named: str, unfinished: Path) -> None:
+    """Architecture, mission, seed and the like: an error names the key, both values, why, and what to do instead."""
+    before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
+    with pytest.raises(ScoutError) as refused:
+        resumed(unfinished, **changes)
+    assert named in str(refused.value)
+    assert "initial_weights=RUN_DIR" in str(refused.value)
+    assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_says_that_it_is_finished(finished_run: Path, tmp_path: Path) -> None:
+    """`resume=RUN` of a finished run changes nothing, says that it is finished and how to extend it, and exits 0."""
+    run_dir = shutil.copytree(finished_run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    done = run_script("train.py", f"resume={run_dir}")
+    assert done.returncode == 0
+    assert "is finished: it has 512 of 512 agent steps. A larger total_timesteps makes it go on" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_larger_total_extends_a_finished_run_along_the_new_schedule(train_tiny: Callable[..., Path]) -> None:
+    """Two updates extended to four: the third has the learning rate of the third of four, by hand.
+
+    The cosine over 4 updates at update 2 of 0 to 3: 0.00092 x (1 + cos(pi x 2/4)) / 2 = 0.00046.
+    """
+    run_dir = train_tiny()
+    resumed(run_dir, total_timesteps=1024)
+    rates = [line["optimizer/learning_rate"] for line in metrics_of(run_dir)]
+    assert rates == pytest.approx([0.00092, 0.00046, 0.00046, 0.00092 * (1 + math.cos(math.pi * 3 / 4)) / 2])
+    assert json.loads((run_dir / "status.json").read_text())["resumed"][0]["changes"] == [
+        "total_timesteps: 512 -> 1024"
+    ]
+
+
+def test_pufferls_schedule_is_extended_as_well(train_tiny: Callable[..., Path]) -> None:
+    """Under trainer=pufferl the extended run's third update has half of the first rate, as in one run of four."""
+    run_dir = train_tiny(trainer={"name": "pufferl"})
+    resumed(run_dir, total_timesteps=1024)
+    assert metrics_of(run_dir)[2]["optimizer/learning_rate"] == pytest.approx(0.00046)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(unfinished: Path, finished_run: Path) -> None:
+    """Without a checkpoint the run begins from its config, and drops what it had recorded."""
+    (unfinished / "checkpoints" / "000001.pt").unlink()
+    resumed(unfinished)
+    assert metrics_of(unfinished) == metrics_of(finished_run)
+    assert_equal(newest_state(unfinished), newest_state(finished_run))
+
+
+def test_resume_auto_takes_the_newest_unfinished_run_of_the_same_config(unfinished: Path, tmp_path: Path) -> None:
+    """Not a finished run, an older one, one of another seed, or one that a process is training; else none."""
+    runs = unfinished.parent
+    for name, changes in {
+        "finished": {"state": "finished"},
+        "older": {"started": "2001-01-01T00:00:00+00:00"},
+        "trained": {"started": "2999-01-01T00:00:00+00:00"},
+        "other": {},
+    }.items():
+        shutil.copytree(unfinished, runs / name)
+        status = json.loads((runs / name / "status.json").read_text())
+        (runs / name / "status.json").write_text(json.dumps({**status, **changes}))
+    config = (runs / "other" / "config.yaml").read_text()
+    (runs / "other" / "config.yaml").write_text(config.replace("seed: 1", "seed: 2"))
+    (runs / "broken").mkdir()
+    (runs / "broken" / "status.json").write_text("{")
+    asked = tiny_experiment(wandb={"mode": "offline"}, device={"precision": "auto"})
+    holder = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True)\n"
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-c", holder, str(runs / "trained" / "metrics.jsonl")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert unfinished_run(asked, runs.iterdir()) == unfinished
+        with pytest.raises(ScoutError, match=r"is being trained by process \d+: wait for it, or end it first"):
+            resumed(runs / "trained")
+        process.kill()
+    assert unfinished_run(tiny_experiment(seed=3), runs.iterdir()) is None
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_taken(
+    train_tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With bits of the third checkpoint flipped the run goes on from the second, and ends as it did before."""
+    whole = train_tiny(total_timesteps=768)
+    expected, metrics = newest_state(whole), metrics_of(whole)
+    newest = as_if_running(whole) / "checkpoints" / "000003.pt"
+    content = bytearray(newest.read_bytes())
+    for position in range(500, len(content), 1000):
+        content[position] ^= 1
+    newest.write_bytes(content)
+    resumed(whole)
+    assert any(
+        "000003.pt" in record.message and "the one before it is taken" in record.message for record in caplog.records
+    )
+    assert_equal(newest_state(whole), expected)
+    assert metrics_of(whole) == metrics
+
+
+def test_a_run_without_an_intact_checkpoint_is_refused(unfinished: Path) -> None:
+    """When its only checkpoint is cut short the error says that there is none to go on from; nothing is lost."""
+    only = unfinished / "checkpoints" / "000001.pt"
+    only.write_bytes(only.read_bytes()[:1000])
+    with pytest.raises(ScoutError, match="has no intact checkpoint to resume from, of 1"):
+        resumed(unfinished)
+    assert len(lines_of(unfinished)) == 2
+
+
+def test_resuming_what_is_not_a_run_is_one_message(tmp_path: Path) -> None:
+    """A folder that is not there, or holds no run, is named, with what was expected; the exit code is 1."""
+    done = run_script("train.py", f"resume={tmp_path / 'nowhere'}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{tmp_path / 'nowhere'} has no config.yaml, so it is not a run folder: expected what train.py left behind\n"
+    )
+
+
+def test_an_experiment_named_on_resume_sets_its_keys(unfinished: Path) -> None:
+    """`experiment=NAME resume=RUN` takes every key that the recipe sets, and the groups that it chooses."""
+    keys = cli._overridden_keys(
+        [f"resume={unfinished}", "experiment=notebook", "optimizer.adam_eps=1e-7", "wandb=disabled"]
+    )
+    assert {"mission", "trainer", "total_timesteps", "trainer.gamma", "optimizer.adam_eps", "wandb"} <= set(keys)
+    assert not any(key.startswith(("resume", "experiment")) for key in keys)

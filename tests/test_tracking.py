@@ -202,8 +202,8 @@ def broken_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     opened: list[Any] = []
 
     class Breaking(Tracker):
-        def _begin(self, wandb: Any, mode: str) -> Any:
-            run = super()._begin(wandb, mode)
+        def _begin(self, wandb: Any, mode: str, run_id: str | None = None) -> Any:
+            run = super()._begin(wandb, mode, run_id)
             opened.append(run)
             works = run.log
 
