@@ -1,6 +1,7 @@
 # make train [ARGS="key=value ..."]   set up and train          make test       set up and test
 # make evaluate ARGS="checkpoint=..."                            make test-all   the longer proofs too
 # make setup   the set-up alone       make lint   ruff and basedpyright       make lock   pin anew
+# make soak   half an hour of kills and resumes, compared with a run that was left alone
 # make benchmark   speed and memory against the seed's loop and cogames train, and how they scale
 SHELL := /bin/bash
 VENV := .venv
@@ -11,7 +12,7 @@ FIND_PYTHON = for candidate in $$PYTHON3 python3.12 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$candidate" && break; done
 UV = $(shell command -v uv || echo $(VENV)/bin/uv)
 
-.PHONY: setup train evaluate test test-all lint lock docs learning benchmark clean
+.PHONY: setup train evaluate test test-all lint lock docs learning benchmark soak clean
 setup: $(READY)
 
 # The stamp holds what was installed, so a changed lock is seen even where git sets new times on old files.
@@ -67,6 +68,10 @@ learning: $(READY)
 # ARGS=--scaling makes its second part alone. Leave the machine alone meanwhile.
 benchmark: $(READY)
 	$(PYTHON) benchmarks/speed.py $(ARGS)
+
+# ARGS="--minutes 5" makes it shorter.
+soak: $(READY)
+	$(PYTHON) benchmarks/soak.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -227,7 +227,7 @@ class DeviceConfig(Group):
     tf32: bool = True
     """On an NVIDIA GPU compute float32's products in TF32, with 10 bits of mantissa."""
     deterministic: bool = True
-    """Choose cuDNN's deterministic algorithms."""
+    """On a GPU take deterministic algorithms alone, so that a run can be repeated to the last bit."""
     compile: bool = False
     """torch.compile the network."""
     cuda_graphs: bool = False

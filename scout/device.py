@@ -1,6 +1,7 @@
 """DeviceConfig -> the device's name, with threads and seeds set."""
 
 import logging
+import os
 import random
 from typing import Literal
 
@@ -33,13 +34,26 @@ def make_device(config: DeviceConfig) -> str:
         )
     device = available[0] if config.name == "auto" else config.name
     torch.set_num_threads(config.threads or _THREADS)  # a job before this one may have chosen its own
-    torch.backends.cudnn.deterministic = config.deterministic
+    if config.deterministic:
+        make_deterministic(device)
     if device == "cuda":
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.tf32
     detail = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     log.info("Device: %s (%s)", device, detail)
     return device
+
+
+def make_deterministic(device: str) -> None:
+    """The same numbers each time: a CPU's algorithms are so by themselves, a GPU's have to be chosen.
+
+    An operation that has no such algorithm then says so. cuBLAS reads its variable when it is first used. Source:
+    torch's notes on reproducibility.
+    """
+    torch.backends.cudnn.deterministic = True
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def precision_of(config: DeviceConfig, device: str, trainer: str) -> Literal["float32", "bfloat16"]:

@@ -245,6 +245,25 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(tmp_path: Path) 
     assert status_of(run_dir)["state"] == "failed"
 
 
+def test_too_little_memory_is_one_error_that_names_the_keys_to_lower(tmp_path: Path) -> None:
+    """A rollout of 2.6 GB, where the process may have 1 GB more than it has, ends with a message and no traceback."""
+    program = (
+        "import resource, sys; from pathlib import Path; import psutil\n"
+        "from conftest import tiny_experiment; from scout.training import train; from scout.errors import ScoutError\n"
+        "limit = psutil.Process().memory_info().vms + 2**30\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try: train(tiny_experiment(total_timesteps=2**40, trainer={'batch_size': 2**22}), Path(sys.argv[1]))\n"
+        "except ScoutError as error: print(error); sys.exit(1)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}"}
+    done = run_script("-c", program, str(tmp_path / "run"), env=environment)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("Out of memory (")
+    for key in ("vecenv.num_envs", "trainer.batch_size", "trainer.max_minibatch_size"):
+        assert key in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_that_vanishes_ends_the_run_with_one_error(start: Callable[..., Run]) -> None:
     """The next update notices, long before a checkpoint is due."""
     run = start()

@@ -176,12 +176,12 @@ def test_mutated_configs_train_or_are_answered_by_one_message(overrides: list[st
 @settings(
     max_examples=CASES or 500,
     deadline=None,
-    derandomize=False,
+    derandomize=CASES == 0,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(override, min_size=1, max_size=4))
 def test_many_mutated_configs_train_or_are_answered_by_one_message(overrides: list[str]) -> None:
-    """The same, over more cases, other ones each time."""
+    """The same, over more cases; with SCOUT_CASES, others each time."""
     check(overrides)
 
 
