@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from scout.config import EvaluationConfig, Experiment
 from scout.validation import groups_of
 
+TECHNICAL = (2**62, 1e30)  # bounds that nobody meets on purpose (scout/group.py)
 PAGE = Path(__file__).resolve().parent / "configuration.md"
 
 
@@ -77,7 +78,8 @@ def _valid(field: FieldInfo) -> str:
     bounds = []
     for entry in (item for group in found for item in group):
         for rule in getattr(entry, "metadata", [entry]):
-            bounds += [f"{sign} {getattr(rule, key)}" for key, sign in signs.items() if hasattr(rule, key)]
+            found = [(sign, getattr(rule, key)) for key, sign in signs.items() if hasattr(rule, key)]
+            bounds += [f"{sign} {bound}" for sign, bound in found if abs(bound) not in TECHNICAL]
     return ", ".join(bounds)
 
 

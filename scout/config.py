@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
 from scout import config_checks
-from scout.group import Fraction, Group, Integer, NonNegative, Positive, chosen_by_name
+from scout.group import (
+    Fraction,
+    Group,
+    Integer,
+    NonNegative,
+    Number,
+    Positive,
+    PositiveNumber,
+    chosen_by_name,
+)
 from scout.model_config import ConvConfig, ForeignModel, Model
 
 
@@ -31,7 +40,7 @@ class MissionConfig(Group):
     """Places on the map where agents can start; at least num_agents."""
     num_agents: Annotated[Integer, Field(ge=1, le=20)] = 4
     """Agents of a team (the variant multi_team makes two teams)."""
-    max_steps: Positive = 1000
+    max_steps: Annotated[Integer, Field(ge=1, le=1_000_000)] = 1000
     """Steps of an episode."""
     difficulty: str | None = "easy"
     """Pressure of the clips, by cogames' names: easy, medium, hard; null leaves it to the variants."""
@@ -40,7 +49,7 @@ class MissionConfig(Group):
     heart_limit: Annotated[Integer, Field(ge=0, le=65535)] = 10
     """Hearts that an agent can carry."""
     team: TeamConfig = TeamConfig()
-    rewards: dict[str, float | None] = {
+    rewards: dict[str, Number | None] = {
         "aligned_junction_held": None,
         "scout_gained": 2.0,
         "scout_lost": -2.0,
@@ -76,13 +85,13 @@ class MissionConfig(Group):
 class OptimizerConfig(Group):
     name: Literal["adam", "adamw", "muon"] = "adam"
     """muon is for the matrices, with adam for the rest; adamw and muon want trainer=ppo."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.00092
+    learning_rate: PositiveNumber = 0.00092
     """Step size at the start."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the mean of gradients; muon's momentum."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the mean of squared gradients."""
-    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    adam_eps: PositiveNumber = 1e-8
     """Keeps adam's division from exploding."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay, for adamw and muon."""
@@ -119,23 +128,23 @@ class TrainerConfig(Group):
     """Discount of a step."""
     gae_lambda: Fraction = 0.90
     """Decay of the advantage estimate's traces."""
-    clip_coef: Annotated[float, Field(gt=0)] = 0.2
+    clip_coef: PositiveNumber = 0.2
     """How far the probability ratio may go from 1."""
     vf_coef: NonNegative = 2.0
     """Weight of the value loss."""
-    vf_clip_coef: Annotated[float, Field(gt=0)] | None = None
+    vf_clip_coef: PositiveNumber | None = None
     """How far a value may go from the rollout's; null does not limit it, which PuffeRL always does."""
     ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.5
+    max_grad_norm: PositiveNumber = 1.5
     """Gradients are scaled down to this norm."""
-    vtrace_rho_clip: Annotated[float, Field(gt=0)] = 1.0
+    vtrace_rho_clip: PositiveNumber = 1.0
     """Ceiling of V-trace's weight of a temporal difference."""
-    vtrace_c_clip: Annotated[float, Field(gt=0)] = 1.0
+    vtrace_c_clip: PositiveNumber = 1.0
     """Ceiling of V-trace's weight of a trace."""
-    target_kl: Annotated[float, Field(gt=0)] | None = None
+    target_kl: PositiveNumber | None = None
     """An update ends when the policy has gone this far from the rollout's; null never. PuffeRL has no such end."""
-    reward_clip: Annotated[float, Field(gt=0)] | None = None
+    reward_clip: PositiveNumber | None = None
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
     normalize_rewards: bool = False
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
@@ -162,9 +171,9 @@ class TrainerConfig(Group):
 class PufferlConfig(TrainerConfig):
     name: Literal["pufferl"] = "pufferl"  # pyright: ignore[reportIncompatibleVariableOverride]
     """PuffeRL as shipped."""
-    vf_clip_coef: Annotated[float, Field(gt=0)] | None = 0.2
+    vf_clip_coef: PositiveNumber | None = 0.2
     """How far a value may go from the last one computed; PuffeRL always limits it."""
-    reward_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    reward_clip: PositiveNumber | None = 1.0
     """PuffeRL always clamps rewards to +- 1."""
     carry_state: bool = False
     """PuffeRL begins each rollout without memory."""
@@ -199,7 +208,7 @@ class VecenvConfig(Group):
     """Worker processes; 1 for serial."""
     batch_size: Positive | None = None
     """Environments that act at a time; null is all of them."""
-    worker_timeout: Annotated[float, Field(gt=0)] = 8.0
+    worker_timeout: PositiveNumber = 8.0
     """Seconds after which a worker process that does not answer counts as hanging."""
     on_worker_failure: Literal["restart", "stop"] = "restart"
     """restart: a worker process that died or hangs is replaced, with its environments as they were.

@@ -12,9 +12,14 @@ def _whole_number(value: Any) -> Any:
 
 
 Integer = Annotated[int, BeforeValidator(_whole_number)]
-Positive = Annotated[Integer, Field(ge=1)]
+Positive = Annotated[Integer, Field(ge=1, le=2**62)]
+Size = Annotated[Integer, Field(ge=1, le=2**16)]
+"""Of a layer; whether all layers fit into memory is estimated before they are made."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""Fits into float32, in which everything is computed."""
+NonNegative = Annotated[Number, Field(ge=0)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
 
 
 class Group(BaseModel):

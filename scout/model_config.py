@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from scout.group import Group, Positive, chosen_by_name
+from scout.group import Group, Size, chosen_by_name
 
 MemoryKind = Literal["lstm", "gru", "none"]
 
@@ -18,7 +18,7 @@ class ModelConfig(Group):
     """Your own network, as module.Class: called with (PolicyEnvInterface, this group)."""
     options: dict[str, Any] = {}
     """Free keys for a network of your own; refused without target."""
-    hidden_size: Positive = 512
+    hidden_size: Size = 512
     """Width of the recurrent layer."""
 
     @model_validator(mode="after")
@@ -31,11 +31,11 @@ class ModelConfig(Group):
 class ConvolutionConfig(ModelConfig):
     """What networks with two convolutions have."""
 
-    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 128]
+    conv_channels: Annotated[list[Size], Field(min_length=2, max_length=2)] = [64, 128]
     """Channels of the two convolutions."""
-    kernel_size: Positive = 3
+    kernel_size: Size = 3
     """Side of the convolutions' kernels, in cells; odd."""
-    stride: Positive = 2
+    stride: Size = 2
     """Stride of both convolutions, in cells."""
 
     @model_validator(mode="after")
@@ -48,9 +48,9 @@ class ConvolutionConfig(ModelConfig):
 class CnnLstmConfig(ConvolutionConfig):
     name: Literal["cnn_lstm"] = "cnn_lstm"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The seed notebook's network, which cogames' `tutorial` policy can play."""
-    cnn_features: Positive = 256
+    cnn_features: Size = 256
     """Width of the layer after the convolutions."""
-    self_features: Positive = 256
+    self_features: Size = 256
     """Width of the layer that reads the agent's own cell."""
 
 
@@ -59,33 +59,33 @@ class EmbeddingConfig(ModelConfig):
 
     memory: MemoryKind = "gru"
     """gru, lstm, or none: a layer without memory in their place."""
-    embedding_size: Positive = 32
+    embedding_size: Size = 32
     """Width of a token's embedding."""
-    global_features: Positive = 128
+    global_features: Size = 128
     """Width of the layer that reads the tokens of no cell: place, time, last action, the team's stock."""
-    features: Positive = 256
+    features: Size = 256
     """Width of the layer that reads the cells."""
 
 
 class ConvConfig(ConvolutionConfig, EmbeddingConfig):
     name: Literal["conv"] = "conv"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Convolutions over embedded tokens, and the tokens of no cell beside them."""
-    conv_channels: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [64, 64]
+    conv_channels: Annotated[list[Size], Field(min_length=2, max_length=2)] = [64, 64]
     """Channels of the two convolutions."""
-    hidden_size: Positive = 256
+    hidden_size: Size = 256
     """Width of the recurrent layer."""
 
 
 class AttentionConfig(EmbeddingConfig):
     name: Literal["attention"] = "attention"  # pyright: ignore[reportIncompatibleVariableOverride]
     """Attention over the set of embedded tokens."""
-    embedding_size: Positive = 64
+    embedding_size: Size = 64
     """Width of a token's embedding."""
-    token_features: Positive = 128
+    token_features: Size = 128
     """Width of the layer that reads each token."""
-    heads: Positive = 8
+    heads: Size = 8
     """Learned questions that are put to the tokens; divides token_features."""
-    hidden_size: Positive = 256
+    hidden_size: Size = 256
     """Width of the recurrent layer."""
 
     @model_validator(mode="after")
