@@ -144,6 +144,11 @@ class RunFolder:
         with self._writing(METRICS):
             os.fsync(self._metrics.fileno())
 
+    def close_finished(self, agent_steps: int) -> None:
+        """Closes the record of a run that was killed between its last checkpoint and its end; one that ended stays."""
+        if self._status.get("state") != "finished":
+            self.finish("finished", agent_steps=agent_steps)
+
     def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
         """Closes the record, if it was begun: state is finished, failed or interrupted."""
         if self._metrics is None:

@@ -59,6 +59,7 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool) -> TrainingResu
             "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
             *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
         )
+        folder.close_finished(state["agent_steps"])
         return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], folder.last_return())
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
@@ -100,7 +101,9 @@ def _run(
         state = "finished"
     except (Interrupted, KeyboardInterrupt) as error:
         state, reason = "interrupted", str(error) or "SIGINT"
-        log.info("Interrupted after %s agent steps; resume=%s goes on", f"{trainer.global_step:,}", folder.path)
+        log.info(
+            "Interrupted after %s agent steps; resume=%s goes on", f"{trainer.global_step:,}", _relative(folder.path)
+        )
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__

@@ -222,6 +222,15 @@ def test_a_finished_run_says_that_it_is_finished(finished_run: Path, tmp_path: P
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_killed_after_its_last_checkpoint_is_finished_by_a_resume(finished_run: Path, tmp_path: Path) -> None:
+    """Its status still said running: resuming it makes nothing anew, and `resume=auto` no longer finds it."""
+    run_dir = as_if_running(Path(shutil.copytree(finished_run, tmp_path / "run")))
+    resumed(run_dir)
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["state"], status["agent_steps"], "resumed" in status) == ("finished", 512, False)
+    assert unfinished_run(tiny_experiment(wandb={"mode": "offline"}), [run_dir]) is None
+
+
 def test_a_larger_total_extends_a_finished_run_along_the_new_schedule(train_tiny: Callable[..., Path]) -> None:
     """Two updates extended to four: the third has the learning rate of the third of four, by hand.
 
