@@ -110,6 +110,10 @@ class Serial(Recorded, vector.Serial):
     """All environments in this process."""
 
 
+# Many times what it takes here: 14 ms for a map, 30 us for a step that is played again, seconds for the imports.
+BUILD_SECONDS, REPLAY_SECONDS, START_SECONDS = 0.1, 1e-3, 60.0
+
+
 class Options(NamedTuple):
     """How worker processes are watched."""
 
@@ -124,6 +128,7 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
         self, factories: Any, arguments: Any, keywords: Any, *rest: Any, watch: Options, **options: Any
     ) -> None:
         self._watch, self._made_of = watch, (factories, arguments, keywords)
+        self._answered: set[int] = set()  # workers that have answered since their process began
         super().__init__(factories, arguments, keywords, *rest, **options)
         self.send_pipes, self.recv_pipes = list(self.send_pipes), list(self.recv_pipes)
 
@@ -146,6 +151,7 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
         """
         semaphores, begun = self.buf["semaphores"], time.monotonic()
         looked = begun
+        patience = self._patience(worker)
         while semaphores[worker] < vector.MAIN or (semaphores[worker] == vector.INFO and not self._has_sent(worker)):
             now = time.monotonic()
             if now - looked < 0.05:
@@ -156,8 +162,8 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
                 reason = f"died with exit code {process.exitcode}"
                 if process.exitcode < 0:
                     reason += f" (signal {-process.exitcode})"
-            elif now - begun > self._watch.timeout:
-                reason = f"has not answered for {self._watch.timeout:g} seconds (vecenv.worker_timeout)"
+            elif now - begun > patience:
+                reason = f"has not answered for {patience:g} seconds (vecenv.worker_timeout)"
             else:
                 continue
             first = worker * self.envs_per_worker
@@ -169,9 +175,21 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
                     f"{name} {reason}. Go on from the last checkpoint with resume=RUN_DIR, "
                     "or let vecenv.on_worker_failure=restart start it anew"
                 )
+            if worker not in self._answered:
+                raise WorkerFailure(f"{name} {reason}, before its environments had begun: starting it anew is no use")
             log.warning("%s %s: it is started anew, and its environments are rebuilt", name, reason)
             self._restart(worker)
-            begun = time.monotonic()
+            begun, patience = time.monotonic(), self._patience(worker)
+        self._answered.add(worker)
+
+    def _patience(self, worker: int) -> float:
+        """Seconds that an answer may take: each environment may have to build a map, and at first more than that."""
+        seconds = self._watch.timeout + self.envs_per_worker * BUILD_SECONDS
+        if worker in self._answered:
+            return seconds
+        first = worker * self.envs_per_worker
+        again = sum(len(start.actions) for start in self.record.starts()[first : first + self.envs_per_worker])
+        return seconds + START_SECONDS + again * REPLAY_SECONDS
 
     def _has_sent(self, worker: int) -> bool:
         return self.recv_pipes[worker].poll()
@@ -180,6 +198,7 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
         """Replaces a worker's process; its environments play again what they had played."""
         self.processes[worker].kill()
         self.processes[worker].join()
+        self._answered.discard(worker)
         first = worker * self.envs_per_worker
         mine = slice(first, first + self.envs_per_worker)
         factories, arguments, keywords = (made[mine] for made in self._made_of)

@@ -21,6 +21,7 @@ from scout.errors import ScoutError
 from scout.mission import make_game
 from scout.trainer import StockTrainer
 from scout.training import train
+from scout.vecenv import WorkerFailure
 
 WORKERS: dict[str, Any] = {"vecenv": {"name": "multiprocessing", "num_workers": 2, "worker_timeout": 2.0}}
 ENDLESS: dict[str, Any] = {"total_timesteps": 10**9, "checkpoint": {"interval": 10**6}}
@@ -186,8 +187,28 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_nothing_changes(
     trainer.close()
     assert losses == expected
     (warning,) = [record.message for record in caplog.records if "started anew" in record.message]
-    reason = "died with exit code -9" if fault == signal.SIGKILL else "has not answered for 2 seconds"
+    reason = "died with exit code -9" if fault == signal.SIGKILL else "has not answered for 2.2 seconds"
     assert warning.startswith(f"worker 1 (process {process.pid}, environments 2 to 3) {reason}")
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its replacement dies before it has answered there is no use in a third: the error says so."""
+    experiment = tiny_experiment(**WORKERS)
+    trainer = build(experiment, make_game(experiment.mission), "cpu")
+    try:
+        trainer.evaluate()
+        restart = trainer.vecenv._restart
+
+        def stillborn(worker: int) -> None:
+            restart(worker)
+            trainer.vecenv.processes[worker].kill()
+
+        monkeypatch.setattr(trainer.vecenv, "_restart", stillborn)
+        trainer.vecenv.processes[0].kill()
+        with pytest.raises(WorkerFailure, match=r"^worker 0 .* died with exit code -9.*starting it anew is no use$"):
+            trainer.evaluate()
+    finally:
+        trainer.close()
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
