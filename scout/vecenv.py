@@ -111,7 +111,7 @@ class Serial(Recorded, vector.Serial):
 
 
 # Many times what it takes here: 14 ms for a map, 30 us for a step that is played again, seconds for the imports.
-BUILD_SECONDS, REPLAY_SECONDS, START_SECONDS = 0.1, 1e-3, 60.0
+BUILD_SECONDS, REPLAY_SECONDS, START_SECONDS = 0.2, 1e-3, 60.0
 
 
 class Options(NamedTuple):
@@ -129,7 +129,12 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
     ) -> None:
         self._watch, self._made_of = watch, (factories, arguments, keywords)
         self._answered: set[int] = set()  # workers that have answered since their process began
-        super().__init__(factories, arguments, keywords, *rest, **options)
+        try:
+            super().__init__(factories, arguments, keywords, *rest, **options)
+        except BaseException:  # else those that have begun would be waited for, at the process's end
+            for process in getattr(self, "processes", []):
+                process.kill()
+            raise
         self.send_pipes, self.recv_pipes = list(self.send_pipes), list(self.recv_pipes)
 
     @override
@@ -149,20 +154,18 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
 
         Raises WorkerFailure when it cannot and is not to be started anew.
         """
-        semaphores, begun = self.buf["semaphores"], time.monotonic()
-        looked = begun
-        patience = self._patience(worker)
-        while semaphores[worker] < vector.MAIN or (semaphores[worker] == vector.INFO and not self._has_sent(worker)):
+        waited, looked, patience = 0.0, time.monotonic(), self._patience(worker)
+        while not self._has_answered(worker):
             now = time.monotonic()
             if now - looked < 0.05:
                 continue
-            looked = now
+            waited, looked = waited + min(now - looked, 0.1), now  # while this process itself is stopped nobody waits
             process = self.processes[worker]
             if process.exitcode is not None:
                 reason = f"died with exit code {process.exitcode}"
                 if process.exitcode < 0:
                     reason += f" (signal {-process.exitcode})"
-            elif now - begun > patience:
+            elif waited > patience:
                 reason = f"has not answered for {patience:g} seconds (vecenv.worker_timeout)"
             else:
                 continue
@@ -179,7 +182,7 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
                 raise WorkerFailure(f"{name} {reason}, before its environments had begun: starting it anew is no use")
             log.warning("%s %s: it is started anew, and its environments are rebuilt", name, reason)
             self._restart(worker)
-            begun, patience = time.monotonic(), self._patience(worker)
+            waited, patience = 0.0, self._patience(worker)
         self._answered.add(worker)
 
     def _patience(self, worker: int) -> float:
@@ -189,10 +192,13 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
             return seconds
         first = worker * self.envs_per_worker
         again = sum(len(start.actions) for start in self.record.starts()[first : first + self.envs_per_worker])
-        return seconds + START_SECONDS + again * REPLAY_SECONDS
+        return seconds + START_SECONDS + self.envs_per_worker + again * REPLAY_SECONDS
 
-    def _has_sent(self, worker: int) -> bool:
-        return self.recv_pipes[worker].poll()
+    def _has_answered(self, worker: int) -> bool:
+        answer = self.buf["semaphores"][worker]
+        if answer == vector.INFO:  # it may have died before it had sent what it announces
+            return self.processes[worker].exitcode is None and self.recv_pipes[worker].poll()
+        return answer >= vector.MAIN
 
     def _restart(self, worker: int) -> None:
         """Replaces a worker's process; its environments play again what they had played."""
