@@ -90,6 +90,7 @@ def soak(minutes: float, seed: int, folder: Path) -> dict[str, Any]:
             moments.choice(family).kill()
             workers_killed += 1
             time.sleep(10)
+            family += psutil.Process(process.pid).children(recursive=True)  # the one in its place
         process.kill()
         process.wait()
         kills += 1

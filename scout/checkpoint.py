@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import BEST, CHECKPOINTS, CONFIG
-from scout.run_folder import load_experiment
+from scout.run_folder import load_experiment, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -58,15 +58,6 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
     for old in numbered_checkpoints(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
     return path
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder outlast a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def newest_state(run_dir: Path) -> dict[str, Any] | None:
@@ -91,6 +82,13 @@ def newest_state(run_dir: Path) -> dict[str, Any] | None:
             "or put back a copy of one of them"
         )
     return None
+
+
+def remove_later_checkpoints(run_dir: Path, update: int) -> None:
+    """Removes those beyond an update from which a run goes on: they were damaged, or the run will make them again."""
+    for path in numbered_checkpoints(run_dir):
+        if int(path.stem) > update:
+            path.unlink(missing_ok=True)
 
 
 def numbered_checkpoints(run_dir: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
-from scout.resume import flat, unfinished_run, with_overrides
+from scout.resume import flat, run_of, unfinished_run, with_overrides
 from scout.run_folder import load_experiment
 from scout.signals import Interrupted
 from scout.validation import unknown_key, validate
@@ -61,9 +61,11 @@ def experiment_of(cfg: DictConfig) -> tuple[Experiment, Path, bool]:
             return validate(Experiment, composed), output_dir, False
         case "auto":
             asked = validate(Experiment, composed)
-            here = output_dir.parent
-            beside = here.parent.glob("*/*") if config.mode == RunMode.MULTIRUN else here.iterdir()
-            run_dir = unfinished_run(asked, [output_dir, *beside])
+            sweep = config.mode == RunMode.MULTIRUN
+            here = output_dir.parent.parent if sweep else output_dir.parent
+            beside = here.glob("*/*" if sweep else "*")
+            finished = run_of(asked, output_dir)[0] == "finished"  # in a folder that hydra.run.dir names
+            run_dir = output_dir if finished else unfinished_run(asked, [output_dir, *beside])
             if run_dir is None:
                 log.info("resume=auto: no unfinished run of this config below %s, so a new one begins", here)
                 return asked.model_copy(update={"resume": None}), output_dir, False
@@ -92,13 +94,17 @@ def _overridden_keys(overrides: list[str]) -> list[str]:
 
 def _log_into(run_dir: Path, output_dir: Path) -> None:
     """Moves Hydra's log file from the folder that it made for this job into the run's, and removes that folder."""
+    if output_dir.resolve() == run_dir.resolve():
+        return
     root = logging.getLogger()
+    anothers = any((output_dir / name).exists() for name in (STATUS, EPISODES))
     for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         path = Path(handler.baseFilename)
-        if path.parent == output_dir.resolve() and output_dir.resolve() != run_dir.resolve():
+        if path.parent.resolve() == output_dir.resolve():
             root.removeHandler(handler)
             handler.close()
-            path.unlink(missing_ok=True)
+            if not anothers:
+                path.unlink(missing_ok=True)
             moved = logging.FileHandler(run_dir / path.name, delay=True)
             moved.setFormatter(handler.formatter)
             root.addHandler(moved)
@@ -139,7 +145,25 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
 
 def run(main: Callable[[], Any], schema: type[Group]) -> None:
-    """Calls a Hydra main; what goes wrong before a job begins is one message, and the exit code is not 0."""
+    """Calls a Hydra main; what goes wrong before a job begins is one message, and the exit code is not 0.
+
+    A W&B that was given up would hold up Python's end: then the process leaves without it.
+    """
+    code: Any = 0
+    try:
+        _run(main, schema)
+    except SystemExit as leaving:
+        code = leaving.code
+    tracking = sys.modules.get("scout.tracking")
+    if tracking is not None and tracking.given_up:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)
+
+
+def _run(main: Callable[[], Any], schema: type[Group]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing them
     try:

@@ -209,7 +209,7 @@ class VecenvConfig(Group):
     batch_size: Positive | None = None
     """Environments that act at a time; null is all of them."""
     worker_timeout: PositiveNumber = 8.0
-    """Seconds after which a worker process that does not answer counts as hanging."""
+    """Seconds, and a fifth of one for each of its environments, after which a worker process counts as hanging."""
     on_worker_failure: Literal["restart", "stop"] = "restart"
     """restart: a worker process that died or hangs is replaced, with its environments as they were.
 

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, override
 
 import numpy as np
@@ -102,7 +102,7 @@ class SeededEnv(LeanEnv):
 
 
 @functools.cache
-def serve_the_parent() -> None:
+def serve_the_parent(process: int) -> None:  # once in each process: forked ones inherit the cache
     """Makes this worker process end when its parent does, however it ended, and leave signals to it until then.
 
     A terminal's Ctrl-C and a scheduler's signals reach workers too, which the trainer ends in order.
@@ -128,11 +128,12 @@ class EnvFactory:
     map_seeds: str
     early_reset: bool
     stale_first_action: bool = False
+    trainer_process: int = field(default_factory=os.getpid)
 
     def __call__(self, buf: Any = None, seed: int | None = None, start: Start | None = None) -> LeanEnv:
         """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
-        if multiprocessing.parent_process() is not None:
-            serve_the_parent()
+        if os.getpid() != self.trainer_process:
+            serve_the_parent(os.getpid())
         index = seed or 0
         early_reset: EarlyResetHandler | None = None
         if self.map_seeds == "consecutive":  # as in the seed notebook

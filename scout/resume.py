@@ -19,6 +19,8 @@ _FIXED = {
     "mission": f"{_EPISODES}, and its network fits the mission's spaces",
     "model": "the network is the one that was trained",
     "initial_weights": "the network has weights of its own by now",
+    "trainer.batch_size": "its updates and its learning rate are counted in batches of this size",
+    "trainer.bptt_horizon": "its updates and its learning rate are counted in batches made of it",
     "trainer.name": "the algorithms do not share their state",
     "optimizer.name": "the optimizers do not share their state",
     "vecenv.num_envs": _EPISODES,
@@ -31,6 +33,7 @@ _FIXED = {
 def with_overrides(run_dir: Path, composed: dict[str, Any], keys: Iterable[str]) -> Experiment:
     """A run's experiment with the keys that the command line names, dotted, as they are in the composed config.
 
+    Of another option of a group, such as vecenv=multiprocessing, all keys are taken but those that cannot change.
     Raises ScoutError when the run's config cannot be read, or does not fit together with those keys.
     """
     values = load_experiment(run_dir).model_dump()
@@ -39,7 +42,10 @@ def with_overrides(run_dir: Path, composed: dict[str, Any], keys: Iterable[str])
         source, target = composed, values
         for group in groups:
             source, target = source.get(group) or {}, target.setdefault(group, {})
-        if leaf in source:
+        if leaf in source and isinstance(source[leaf], dict) and key not in _FIXED:  # a group's option
+            keeps = {name for name in target[leaf] if f"{key}.{name}" in _FIXED and name != "name"}
+            target[leaf] = {**source[leaf], **{name: target[leaf][name] for name in keeps}}
+        elif leaf in source:
             target[leaf] = source[leaf]
         else:  # removed with ~
             target.pop(leaf, None)
@@ -66,14 +72,20 @@ def unfinished_run(asked: Experiment, folders: Iterable[Path]) -> Path | None:
     """The newest of the folders that holds an unfinished run of the same config, which no process is training."""
     candidates = []
     for folder in folders:
-        try:
-            status = json.loads((folder / STATUS).read_text())
-            same = status["state"] != "finished" and _same(asked, yaml.safe_load((folder / CONFIG).read_text()))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            continue
-        if same and not is_running(folder):
-            candidates.append((status["started"], folder))
+        state, started = run_of(asked, folder)
+        if state not in (None, "finished") and not is_running(folder):
+            candidates.append((started, folder))
     return max(candidates)[1] if candidates else None
+
+
+def run_of(asked: Experiment, folder: Path) -> tuple[str | None, str]:
+    """State and start of a folder's run of the same config; None where there is no such run."""
+    try:
+        status = json.loads((folder / STATUS).read_text())
+        same = _same(asked, yaml.safe_load((folder / CONFIG).read_text()))
+        return (str(status["state"]), str(status["started"])) if same else (None, "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None, ""
 
 
 def _same(asked: Experiment, stored: Any) -> bool:

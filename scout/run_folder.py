@@ -6,6 +6,7 @@ train.log       the log, with any traceback      checkpoints/    UPDATE.pt
 wandb/          W&B's own files
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -17,11 +18,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 import yaml
 
@@ -44,7 +44,7 @@ class RunFolder:
         Raises ScoutError when it holds a run already or cannot be written; nothing in it is changed.
         """
         self.path = path
-        self._metrics: TextIO | None = None
+        self._metrics: BinaryIO | None = None
         self._status: dict[str, Any] = {"state": "running", "started": _now(), "wandb_id": secrets.token_hex(4)}
         if (path / STATUS).exists():
             raise ScoutError(
@@ -64,15 +64,10 @@ class RunFolder:
         folder = cls.__new__(cls)
         folder.path, folder._metrics = path, None
         with folder._writing():
-            folder._status = json.loads((path / STATUS).read_text()) if (path / STATUS).exists() else {}
-            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **folder._status}
+            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **_object_in(path / STATUS)}
             folder._open_metrics()
-        before, now = json.loads((path / VERSIONS).read_text()), versions()
-        changed = [
-            f"{name} {before['packages'].get(name)} -> {version}"
-            for name, version in now["packages"].items()
-            if before["packages"].get(name) != version
-        ]
+        before, now = _object_in(path / VERSIONS).get("packages", {}), versions()["packages"]
+        changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
         if changed:
             log.warning("Other packages than before (%s): the numbers may differ", ", ".join(changed))
         return folder
@@ -89,24 +84,23 @@ class RunFolder:
             self._open_metrics()
             self._write_status(state="running", process=os.getpid())
 
-    def go_on(self, experiment: Experiment, update: int, changes: list[str]) -> dict[str, float]:
+    def go_on(self, experiment: Experiment, update: int, changes: list[str]) -> None:
         """Goes on after an update: what was recorded beyond it is dropped, since it will be made again.
 
-        Returns that update's metrics; {} for update 0. Raises ScoutError when the folder cannot be written.
+        Raises ScoutError when the folder cannot be written.
         """
         assert self._metrics is not None
-        last: dict[str, float] = {}
+        last = 0
         with self._writing():
             kept = 0
-            for line in (self.path / METRICS).read_bytes().splitlines(keepends=True):
+            for line in self._lines():
                 try:
-                    metrics = json.loads(line)
-                except ValueError:  # the process was killed in the middle of this line
+                    number = json.loads(line)["update"]
+                except (ValueError, KeyError, TypeError):  # the process was killed in the middle of this line
                     break
-                if metrics["update"] > update or not line.endswith(b"\n"):
+                if number > update or not line.endswith(b"\n"):
                     break
-                kept += len(line)
-                last = {**last, **metrics}
+                kept, last = kept + len(line), number
             self._metrics.truncate(kept)
             self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
             for outdated in ("reason", "ended"):
@@ -115,16 +109,15 @@ class RunFolder:
             self._write_status(
                 state="running", process=os.getpid(), resumed=[*self._status.get("resumed", []), resumed]
             )
-        if last.get("update", 0) != update:
+        if last != update:
             log.warning("%s lacks updates before %d: they were lost", self.path / METRICS, update)
-        return last
 
     def log(self, metrics: dict[str, float]) -> None:
         """Appends one update's metrics as a line of JSON; what is not finite becomes null."""
         line = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         assert self._metrics is not None, "start() comes first"
         with self._writing(METRICS):
-            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.write(json.dumps(line).encode() + b"\n")
             self._metrics.flush()
             if os.fstat(self._metrics.fileno()).st_nlink == 0:  # what is written goes nowhere
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed while the run was writing to it")
@@ -133,7 +126,7 @@ class RunFolder:
         """Mean return per agent of the whole episodes that ended last; None when none did."""
         returns = [
             json.loads(line)["environment/episode_return"]
-            for line in (self.path / METRICS).read_bytes().splitlines()
+            for line in self._lines()
             if b'"environment/episode_return"' in line
         ]
         return returns[-1] if returns else None
@@ -160,14 +153,25 @@ class RunFolder:
             log.error("%s", _unwritable(self.path / STATUS, error))
 
     def _open_metrics(self) -> None:
-        """Opens the metrics, and locks them for as long as this process lives; one that is killed holds no lock."""
-        self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+        """Opens the metrics, and locks them for as long as this process lives; one that is killed holds no lock.
+
+        Whoever in this process opens and closes the file a second time gives the lock away: `_lines` reads them.
+        """
+        self._metrics = (self.path / METRICS).open("a+b")
         try:
             fcntl.lockf(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except (BlockingIOError, PermissionError) as error:
             raise ScoutError(
                 f"{self.path} is being trained by process {self._status.get('process')}: wait for it, or end it first"
             ) from error
+        except OSError as error:  # a network's file system without locks
+            log.warning("%s cannot be locked (%s): see that no two processes train it", self.path, error.strerror)
+
+    def _lines(self) -> list[bytes]:
+        """What the metrics hold, with line ends."""
+        assert self._metrics is not None
+        self._metrics.seek(0)
+        return self._metrics.read().splitlines(keepends=True)
 
     def _write_status(self, **facts: Any) -> None:
         self._status |= facts
@@ -175,10 +179,14 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f"{name}.tmp"
-        temporary.write_text(text + "\n", encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(self.path / name)
+        sync_folder(self.path)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self, name: str = "") -> Iterator[None]:
         """Turns what the system refuses into a ScoutError that says what to do."""
         try:
@@ -202,13 +210,32 @@ def load_experiment(run_dir: Path) -> Experiment:
 def is_running(path: Path) -> bool:
     """Whether a process, other than this one, is training the run of a folder."""
     try:
-        with (path / METRICS).open("a") as metrics:
+        with (path / METRICS).open("r+b") as metrics:
             fcntl.lockf(metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return True
     except OSError:
         return False
     return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder outlast a power failure, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """A JSON file's object; {} where there is none, or a damaged one."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _unwritable(path: Path, error: OSError) -> ScoutError:

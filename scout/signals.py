@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any, Self
@@ -46,8 +47,11 @@ class Signals:
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGUSR1:
             self.checkpoint = True
-        elif number == signal.SIGINT and self.stop == signal.SIGINT:
+        elif number == signal.SIGINT and self.stop is not None:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the cursor, which the live display hides
+                sys.stderr.flush()
             os._exit(128 + number)
         else:
             self.stop = number
-            log.info("%s: ends after this update, with a checkpoint", signal.Signals(number).name)
+            log.info("%s: ends after the update under way, with a checkpoint", signal.Signals(number).name)

@@ -1,7 +1,7 @@
 """How much memory an experiment needs, before anything is built; and what to lower when there is too little."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,14 +48,13 @@ def estimate(experiment: "Experiment") -> dict[str, float]:
 
 
 def available_memory() -> float:
-    """Bytes that this process can still get: of the machine, or of its control group where that allows less."""
+    """Bytes that this process can still get: of the machine, or of its control group (v2) where that allows less."""
     limits = [float(psutil.virtual_memory().available)]
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no group, or one without a limit
         group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        limits.append(float(limit) - float(used))
-    except (OSError, ValueError):  # no group, or one without a limit
-        pass
+        limit, used = (float((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limits.append(limit - used + float(parts["inactive_file"]))  # files that were read and can be read again
     return min(limits)
 
 
@@ -72,7 +71,7 @@ def check_memory(experiment: "Experiment") -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def naming_keys_when_out_of_memory() -> Iterator[None]:
     """Turns what Python and torch raise when memory runs out into a ScoutError with the keys to lower."""
     try:

@@ -1,6 +1,5 @@
 """Weights & Biases: the mirror of a run folder's metrics. It never prompts, and never holds up a run or ends one."""
 
-import contextlib
 import importlib
 import logging
 import queue
@@ -16,6 +15,9 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 30  # after which a server that does not answer is given up, and the run recorded offline
 FINISH_SECONDS, INTERRUPTED_SECONDS = 60, 5  # how long it may hold up the end of a run
+
+
+given_up: list[threading.Thread] = []  # threads that still wait for W&B, long after their run has ended
 
 
 class Tracker:
@@ -93,6 +95,7 @@ class Tracker:
         patience = INTERRUPTED_SECONDS if state == "interrupted" else START_SECONDS + FINISH_SECONDS
         self._thread.join(patience)
         if self._thread.is_alive():
+            given_up.append(self._thread)
             log.warning(
                 "W&B has not taken everything within %d seconds; metrics.jsonl has it, `wandb sync` can send the rest",
                 patience,
@@ -103,12 +106,12 @@ class Tracker:
         try:
             run = run or self._begin(wandb, "online")
         except Exception as error:
-            log.warning(
-                "W&B cannot be reached (%s): this run is recorded offline, `wandb sync` sends it later",
-                str(error).split("\n")[0],
-            )
-            with contextlib.suppress(Exception):  # the id is in use by the attempt that failed
+            instead = "this run is recorded offline, `wandb sync` sends it later"
+            try:  # the id is in use by the attempt that failed
                 run = self._begin(wandb, "offline", f"{self._arguments['id']}-offline")
+            except Exception as another:
+                instead = f"nor can it record offline ({another}); metrics.jsonl has everything"
+            log.warning("W&B cannot be reached (%s): %s", str(error).split("\n")[0], instead)
         while (call := self._calls.get()) is not None:
             if run is None:
                 continue

@@ -85,9 +85,11 @@ class StockTrainer(pufferl.PuffeRL):
         PuffeRL's schedule computes each rate from the one before, so that an unchanged one has to go on from there.
         """
         own: Any = self.scheduler
+        anneals = self.experiment.optimizer.anneal_lr
         unchanged = all(saved[name] == getattr(own, name) for name in ("T_max", "base_lrs"))
-        own.last_epoch, own._step_count = saved["last_epoch"], saved["_step_count"]
-        own._last_lr = saved["_last_lr"]
+        unchanged = unchanged and saved["last_epoch"] == (self.epoch if anneals else 0)
+        own.last_epoch = self.epoch if anneals else 0
+        own._step_count, own._last_lr = own.last_epoch + 1, saved["_last_lr"]
         if not unchanged:
             self._set_learning_rates(own._get_closed_form_lr())
 

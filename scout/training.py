@@ -11,7 +11,13 @@ from typing import Any
 
 from scout.autotune import tuned
 from scout.build import build
-from scout.checkpoint import load_experiment, newest_state, numbered_checkpoints, save_checkpoint
+from scout.checkpoint import (
+    load_experiment,
+    newest_state,
+    numbered_checkpoints,
+    remove_later_checkpoints,
+    save_checkpoint,
+)
 from scout.config import AUTO, Experiment
 from scout.device import make_device, settled
 from scout.mission import make_game
@@ -46,11 +52,11 @@ def train(experiment: Experiment, run_dir: Path, resumed: bool = False) -> Train
     change. Raises ScoutError for what the user can mend, and Interrupted when a signal ended the run. Whatever ends it,
     its state, its metrics and W&B's run are closed, and no worker process stays behind.
     """
-    with naming_keys_when_out_of_memory():
-        return _train(experiment, run_dir, resumed)
+    with naming_keys_when_out_of_memory(), Signals() as signals:
+        return _train(experiment, run_dir, resumed, signals)
 
 
-def _train(experiment: Experiment, run_dir: Path, resumed: bool) -> TrainingResult:
+def _train(experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals) -> TrainingResult:
     folder = RunFolder.of(run_dir) if resumed else RunFolder(run_dir)
     changed = changes(load_experiment(run_dir), experiment) if resumed else []
     state = newest_state(run_dir) if resumed else None
@@ -59,8 +65,9 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool) -> TrainingResu
             "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
             *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
         )
+        last_return = folder.last_return()
         folder.close_finished(state["agent_steps"])
-        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], folder.last_return())
+        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], last_return)
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
     game = make_game(experiment.mission)
@@ -77,13 +84,13 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool) -> TrainingResu
     parameters = sum(parameter.numel() for parameter in network.parameters())
     log.info("Network: %s, %s parameters, %s", type(network).__name__, f"{parameters:,}", experiment.device.precision)
     try:
-        return _run(experiment, trainer, folder, game.game.max_steps, changed if resumed else None)
+        return _run(experiment, trainer, folder, signals, changed if resumed else None)
     finally:
         trainer.close()
 
 
 def _run(
-    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, max_steps: int, changed: list[str] | None
+    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, signals: Signals, changed: list[str] | None
 ) -> TrainingResult:
     """The run proper: whatever ends it, status.json and W&B say how. `changed`: what differs in a run that goes on."""
     tracker = Tracker(experiment, folder.path, folder.wandb_id)
@@ -93,11 +100,12 @@ def _run(
             folder.start(experiment)
         else:
             folder.go_on(experiment, trainer.epoch, changed)
+            remove_later_checkpoints(folder.path, trainer.epoch)
             log.info("Going on after update %d, %s agent steps", trainer.epoch, f"{trainer.global_step:,}")
             for change in changed:
                 log.info("Changed: %s", change)
         log.info("Run folder: %s", _relative(folder.path))
-        result = _loop(experiment, trainer, folder, tracker, max_steps)
+        result = _loop(experiment, trainer, folder, tracker, signals)
         state = "finished"
     except (Interrupted, KeyboardInterrupt) as error:
         state, reason = "interrupted", str(error) or "SIGINT"
@@ -116,7 +124,7 @@ def _run(
 
 
 def _loop(
-    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, max_steps: int
+    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, signals: Signals
 ) -> TrainingResult:
     def save(before_rollout: dict[str, Any] | None = None) -> None:
         folder.sync()
@@ -124,11 +132,13 @@ def _loop(
         save_checkpoint(folder.path, state, state["update"], experiment.checkpoint.keep)
 
     progress = TrainingProgress(experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step)
-    with Signals() as signals, progress:
+    with progress:
         while trainer.global_step < experiment.total_timesteps:
+            if signals.stop is not None:
+                raise Interrupted(signals.stop)
             before_rollout = rollout_state(trainer)
             try:
-                metrics = update(trainer, max_steps)
+                metrics = update(trainer, trainer.vecenv.driver_env.env_cfg.game.max_steps)
             except WorkerFailure:
                 save(before_rollout)
                 raise
@@ -140,8 +150,6 @@ def _loop(
             if finished or asked or trainer.epoch % experiment.checkpoint.interval == 0:
                 signals.checkpoint = False
                 save()
-            if signals.stop is not None and not finished:
-                raise Interrupted(signals.stop)
     checkpoint = numbered_checkpoints(folder.path)[-1]
     tracker.log_checkpoint(checkpoint)
     return TrainingResult(folder.path, checkpoint, trainer.global_step, folder.last_return())

@@ -110,6 +110,10 @@ class Serial(Recorded, vector.Serial):
     """All environments in this process."""
 
 
+# Many times what it takes here: 14 ms for a map, 30 us for a step that is played again, seconds for the imports.
+BUILD_SECONDS, REPLAY_SECONDS, START_SECONDS = 0.2, 1e-3, 60.0
+
+
 class Options(NamedTuple):
     """How worker processes are watched."""
 
@@ -124,7 +128,13 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
         self, factories: Any, arguments: Any, keywords: Any, *rest: Any, watch: Options, **options: Any
     ) -> None:
         self._watch, self._made_of = watch, (factories, arguments, keywords)
-        super().__init__(factories, arguments, keywords, *rest, **options)
+        self._answered: set[int] = set()  # workers that have answered since their process began
+        try:
+            super().__init__(factories, arguments, keywords, *rest, **options)
+        except BaseException:  # else those that have begun would be waited for, at the process's end
+            for process in getattr(self, "processes", []):
+                process.kill()
+            raise
         self.send_pipes, self.recv_pipes = list(self.send_pipes), list(self.recv_pipes)
 
     @override
@@ -144,20 +154,19 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
 
         Raises WorkerFailure when it cannot and is not to be started anew.
         """
-        semaphores, begun = self.buf["semaphores"], time.monotonic()
-        looked = begun
-        while semaphores[worker] < vector.MAIN or (semaphores[worker] == vector.INFO and not self._has_sent(worker)):
+        waited, looked, patience = 0.0, time.monotonic(), self._patience(worker)
+        while not self._has_answered(worker):
             now = time.monotonic()
             if now - looked < 0.05:
                 continue
-            looked = now
+            waited, looked = waited + min(now - looked, 0.1), now  # while this process itself is stopped nobody waits
             process = self.processes[worker]
             if process.exitcode is not None:
                 reason = f"died with exit code {process.exitcode}"
                 if process.exitcode < 0:
                     reason += f" (signal {-process.exitcode})"
-            elif now - begun > self._watch.timeout:
-                reason = f"has not answered for {self._watch.timeout:g} seconds (vecenv.worker_timeout)"
+            elif waited > patience:
+                reason = f"has not answered for {patience:g} seconds (vecenv.worker_timeout)"
             else:
                 continue
             first = worker * self.envs_per_worker
@@ -169,17 +178,33 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
                     f"{name} {reason}. Go on from the last checkpoint with resume=RUN_DIR, "
                     "or let vecenv.on_worker_failure=restart start it anew"
                 )
+            if worker not in self._answered:
+                raise WorkerFailure(f"{name} {reason}, before its environments had begun: starting it anew is no use")
             log.warning("%s %s: it is started anew, and its environments are rebuilt", name, reason)
             self._restart(worker)
-            begun = time.monotonic()
+            waited, patience = 0.0, self._patience(worker)
+        self._answered.add(worker)
 
-    def _has_sent(self, worker: int) -> bool:
-        return self.recv_pipes[worker].poll()
+    def _patience(self, worker: int) -> float:
+        """Seconds that an answer may take: each environment may have to build a map, and at first more than that."""
+        seconds = self._watch.timeout + self.envs_per_worker * BUILD_SECONDS
+        if worker in self._answered:
+            return seconds
+        first = worker * self.envs_per_worker
+        again = sum(len(start.actions) for start in self.record.starts()[first : first + self.envs_per_worker])
+        return seconds + START_SECONDS + self.envs_per_worker + again * REPLAY_SECONDS
+
+    def _has_answered(self, worker: int) -> bool:
+        answer = self.buf["semaphores"][worker]
+        if answer == vector.INFO:  # it may have died before it had sent what it announces
+            return self.processes[worker].exitcode is None and self.recv_pipes[worker].poll()
+        return answer >= vector.MAIN
 
     def _restart(self, worker: int) -> None:
         """Replaces a worker's process; its environments play again what they had played."""
         self.processes[worker].kill()
         self.processes[worker].join()
+        self._answered.discard(worker)
         first = worker * self.envs_per_worker
         mine = slice(first, first + self.envs_per_worker)
         factories, arguments, keywords = (made[mine] for made in self._made_of)

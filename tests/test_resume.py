@@ -20,8 +20,8 @@ from scout import cli
 from scout.checkpoint import newest_state, numbered_checkpoints
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.resume import unfinished_run
-from scout.run_folder import load_experiment
+from scout.resume import unfinished_run, with_overrides
+from scout.run_folder import RunFolder, load_experiment
 from scout.training import train
 from scout.validation import validate
 
@@ -69,6 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
     "serial": {},
     "stale first action": {"vecenv": {"stale_first_action": True}},
     "multiprocessing": {"vecenv": {"name": "multiprocessing", "num_workers": 2}},
+    "workers in batches": {"vecenv": {"name": "multiprocessing", "num_workers": 2, "batch_size": 2}},
     "consecutive maps": {"vecenv": {"map_seeds": "consecutive"}},
     "two rollout segments": {"total_timesteps": UPDATES * 512, "trainer": {"batch_size": 512}},
     "normalized rewards": {"trainer": {"normalize_rewards": True, "carry_state": False}},
@@ -198,6 +199,7 @@ def without_dates(log: str) -> str:
         ({"mission": {"max_steps": 30}}, "mission.max_steps=30 cannot be resumed with, the run has 25"),
         ({"mission": {"num_agents": 2}}, "mission.num_agents=2 cannot be resumed with"),
         ({"vecenv": {"num_envs": 2}}, "vecenv.num_envs=2 cannot be resumed with"),
+        ({"trainer": {"batch_size": 512}}, "trainer.batch_size=512 cannot be resumed with"),
         ({"seed": 5}, "seed=5 cannot be resumed with"),
         ({"optimizer": {"name": "muon"}}, "optimizer.name=muon cannot be resumed with"),
     ],
@@ -326,6 +328,39 @@ def test_resuming_what_is_not_a_run_is_one_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"{tmp_path / 'nowhere'} has no config.yaml, so it is not a run folder: expected what train.py left behind\n"
+    )
+
+
+def test_a_resumed_run_holds_its_lock(unfinished: Path) -> None:
+    """While a resumed run goes on, a second process is told so: going on reads the very file that is locked."""
+    folder = RunFolder.of(unfinished)
+    folder.go_on(load_experiment(unfinished), 1, [])
+    folder.last_return()
+    probe = "import sys, pathlib; from scout.run_folder import is_running; print(is_running(pathlib.Path(sys.argv[1])))"
+    assert run_script("-c", probe, str(unfinished)).stdout == "True\n"
+    folder.finish("interrupted")
+    assert run_script("-c", probe, str(unfinished)).stdout == "False\n"
+
+
+def test_resume_auto_in_a_folder_of_its_own_says_when_it_has_finished(finished_run: Path, tmp_path: Path) -> None:
+    """The same command once more, after the run in hydra.run.dir has finished, exits 0 and changes no result."""
+    run_dir = shutil.copytree(finished_run, tmp_path / "run")
+    again = [*tiny_overrides(wandb={"mode": "offline"}), "resume=auto", f"hydra.run.dir={run_dir}"]
+    done = run_script("train.py", *again)
+    assert (done.returncode, "is finished: it has 512 of 512 agent steps" in done.stderr) == (0, True), done.stderr
+    assert metrics_of(run_dir) == metrics_of(finished_run)
+
+
+def test_another_option_of_a_group_keeps_what_cannot_change(unfinished: Path) -> None:
+    """`vecenv=multiprocessing` on a run with 4 environments of its own takes its workers and leaves the 4."""
+    composed: dict[str, Any] = {
+        "vecenv": {**Experiment().vecenv.model_dump(), "name": "multiprocessing", "num_workers": 2}
+    }
+    experiment = with_overrides(unfinished, composed, ["vecenv"])
+    assert (experiment.vecenv.name, experiment.vecenv.num_workers, experiment.vecenv.num_envs) == (
+        "multiprocessing",
+        2,
+        4,
     )
 
 
