@@ -74,7 +74,7 @@ class Tracker:
 
         W&B's own step is the update, by which its server knows an update that a resumed run makes again.
         """
-        self._calls.put(lambda run: run.log(metrics, step=int(metrics["update"])))
+        self._call(lambda run: run.log(metrics, step=int(metrics["update"])))
 
     def log_checkpoint(self, path: Path) -> None:
         """Sends a checkpoint as the run's model artifact."""
@@ -84,7 +84,11 @@ class Tracker:
             artifact.add_file(str(path), policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
 
-        self._calls.put(send)
+        self._call(send)
+
+    def _call(self, call: Callable[[Any], None]) -> None:
+        if self._thread is not None:
+            self._calls.put(call)
 
     def finish(self, state: str) -> None:
         """Closes the run, as failed unless the state is `finished`; gives up after a while, or soon if interrupted."""
