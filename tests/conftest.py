@@ -8,6 +8,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every script that they start 
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def run_script(
         check=False,
         **options,
     )
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = 90) -> None:
+    """Waits for something that is about to happen. Fails when it does not."""
+    deadline = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

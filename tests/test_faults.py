@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, run_script, tiny_experiment, tiny_overrides
+from conftest import ROOT, run_script, tiny_experiment, tiny_overrides, wait_until
 
 from scout.build import build
 from scout.checkpoint import newest_state, numbered_checkpoints
@@ -33,14 +33,6 @@ def status_of(run_dir: Path) -> dict[str, Any]:
 
 def updates_of(run_dir: Path) -> list[int]:
     return [json.loads(line)["update"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def wait_until(happens: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits for something that is about to happen. Fails when it does not."""
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 class Run:

@@ -1,20 +1,13 @@
 """`python train.py` and `python evaluate.py` from the shell: what they print, their exit codes, and Ctrl-C."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
-from conftest import ROOT, run_script, tiny_experiment, tiny_overrides
+from conftest import run_script, tiny_experiment, tiny_overrides
 
 from scout.checkpoint import load_experiment
 
@@ -101,47 +94,3 @@ def test_a_sweep_makes_one_complete_run_folder_per_value(train_tiny: Callable[..
         assert load_experiment(run_dir) == tiny_experiment(seed=seed)
         assert losses(run_dir) == losses(train_tiny(f"alone_{seed}", seed=seed))
     assert losses(tmp_path / "sweep" / "0") != losses(tmp_path / "sweep" / "1")
-
-
-@pytest.fixture
-def endless_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A training with two worker processes that would go on for ever, after its first update."""
-    run_dir = tmp_path / "run"
-    changes = {"total_timesteps": 10**9, "vecenv": {"name": "multiprocessing", "num_workers": 2}}
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *tiny_overrides(**changes), f"hydra.run.dir={run_dir}"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while process.poll() is None and time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.05)
-    yield process, run_dir
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two worker processes want two cores")
-def test_ctrl_c_ends_a_run_with_exit_code_130(endless_run: tuple[subprocess.Popen[str], Path]) -> None:
-    """It ends training within seconds: state interrupted, every update recorded, and no worker process left."""
-    process, run_dir = endless_run
-    workers = psutil.Process(process.pid).children(recursive=True)
-    assert len(workers) >= 2
-    os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the workers as well
-    _, shown = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in shown
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE] == []
-    status = status_of(run_dir)
-    assert (status["state"], status["reason"]) == ("interrupted", "SIGINT")
-    steps = [line["agent_steps"] for line in metrics_of(run_dir)]
-    assert steps == list(range(256, steps[-1] + 1, 256))
-    # It was interrupted in a rollout or an update after the last line, whose steps count as well.
-    assert steps[-1] <= status["agent_steps"] <= steps[-1] + 256

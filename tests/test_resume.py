@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, merge, run_script, tiny_experiment, tiny_overrides
+from conftest import ROOT, merge, run_script, tiny_experiment, tiny_overrides, wait_until
 from torch import Tensor
 
 from scout import cli
@@ -151,14 +151,6 @@ WORKERS = {"vecenv": {"name": "multiprocessing", "num_workers": 2}}
 def lines_of(run_dir: Path) -> list[str]:
     path = run_dir / "metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []
-
-
-def wait_until(happens: Callable[[], bool], seconds: float = 90) -> None:
-    """Waits for something that is about to happen. Fails when it does not."""
-    deadline = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_run_goes_on_in_its_folder_and_its_wandb_run(unfinished: Path) -> None:
