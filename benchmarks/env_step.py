@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_page import PERFORMANCE, put_table
-from speed import machine, markdown, write_record
+from results_page import PERFORMANCE, markdown, put_table
+from turns import machine, write_record
 
 RECORD = Path(__file__).resolve().parent / "env_step.json"
 NUM_ENVS = (4, 8, 16, 32, 64, 128, 256)

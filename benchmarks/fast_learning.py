@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from learning import CONTENDERS, pooled, run
-from results_page import PERFORMANCE, put_table
-from speed import markdown
+from results_page import PERFORMANCE, markdown, put_table
 
 from scout.evaluation import bootstrap_interval
 

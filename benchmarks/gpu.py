@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import torch
-from speed import machine, markdown, medians, take_turns, write_record
+from results_page import markdown
+from turns import machine, medians, take_turns, write_record
 
 RECORD = Path(__file__).resolve().parent / "gpu.json"
 VARIANTS: dict[str, list[str]] = {

@@ -9,8 +9,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from results_page import PERFORMANCE, put_table
-from speed import SEED_NETWORK, machine, markdown, medians, take_turns, write_record
+from results_page import PERFORMANCE, markdown, put_table
+from speed import SEED_NETWORK
+from turns import machine, medians, take_turns, write_record
 
 RECORD = Path(__file__).resolve().parent / "overlap.json"
 WORKERS = ["vecenv=multiprocessing", "vecenv.num_workers=2"]

@@ -12,3 +12,12 @@ def put_table(name: str, table: str, page: Path = PAGE) -> None:
     before, found, rest = page.read_text().partition(begin)
     assert found, f"{page.name} has no {begin}"
     page.write_text(f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}")
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table of markdown, with columns of even width so that it can be read in a terminal too."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )

@@ -17,8 +17,7 @@ from typing import Any
 
 import psutil
 import torch
-from results_page import DOCS, put_table
-from speed import markdown
+from results_page import DOCS, markdown, put_table
 from torch import Tensor
 
 from scout.checkpoint import numbered_checkpoints, read_checkpoint

@@ -65,7 +65,8 @@ def _measured(candidates: dict[int, Experiment], game: MettaGridConfig, device: 
     best = dict.fromkeys(candidates, 0.0)
     for _ in range(2):
         for number, candidate in candidates.items():
-            torch.set_num_threads(candidate.device.threads or torch.get_num_threads())
+            if candidate.device.threads is not None:
+                torch.set_num_threads(candidate.device.threads)
             best[number] = max(best[number], _steps_per_second(candidate, game, device))
     return best
 
