@@ -15,7 +15,7 @@ from typing import Any
 from learning import CONTENDERS, pooled, run
 from results_page import PERFORMANCE, markdown, put_table
 
-from scout.evaluation import bootstrap_interval
+from scout.statistics import bootstrap_interval
 
 RECORD = Path(__file__).resolve().parent / "fast_learning.json"
 SEEDS = (1, 2, 3)

@@ -21,8 +21,8 @@ from typing import Any
 import matplotlib as mpl
 from results_page import put_table
 
-from scout.evaluation import bootstrap_interval
 from scout.run_folder import versions
+from scout.statistics import bootstrap_interval
 
 mpl.use("agg")
 import matplotlib.pyplot as plt

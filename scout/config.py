@@ -275,6 +275,15 @@ class CheckpointConfig(Group):
     """The newest so many are kept."""
 
 
+class HeldOutConfig(Group):
+    every: Positive | None = 250_000
+    """Agent steps between evaluations on maps that neither training nor evaluate.py plays; null makes none."""
+    episodes: Positive = 8
+    """Whole episodes of each evaluation, always on the same maps; the best mean return decides checkpoints/best.pt."""
+    film: bool = True
+    """Film one of those episodes when the run ends, into its folder and to W&B."""
+
+
 class Experiment(Group):
     """All of one training run. Build it in Python, or compose it from conf/ and call `validate`."""
 
@@ -289,6 +298,7 @@ class Experiment(Group):
     log_interval: NonNegative = 10.0
     """Seconds between progress lines where there is no terminal."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: HeldOutConfig = HeldOutConfig()
     mission: MissionConfig = MissionConfig()
     model: Model = ConvConfig()
     trainer: Trainer = TrainerConfig()
@@ -316,36 +326,52 @@ class Experiment(Group):
 
 
 class EvaluationConfig(Group):
-    """All of one evaluation: what is judged (`checkpoint` or `policy`), where, and how long."""
+    """All of one evaluation: what is judged (`checkpoint`, `policy` or `policies`), where, and how long."""
 
     checkpoint: str | None = None
     """Run folder, checkpoint file, or a bare state_dict such as the seed notebook's tutorial_scout.pt."""
     policy: str | None = None
-    """A baseline instead of a checkpoint: random, noop, or cogames/NAME for a policy that cogames ships."""
+    """A baseline instead of a checkpoint: random, noop, walker, or cogames/NAME for a policy that cogames ships."""
+    policies: list[str] = []
+    """Several checkpoints and baselines, judged on the same maps; of a sweep's folder all its runs."""
     episodes: Positive = 16
-    """Whole episodes to play, each on a map of its own."""
+    """Whole episodes of each policy, each on a map of its own."""
     parallel: Positive = 8
-    """Episodes that are played side by side."""
+    """Episodes that a process plays side by side."""
+    processes: Positive | None = None
+    """Processes that play; null is one for each core, and one alone on a GPU."""
     seed: Annotated[Integer, Field(ge=0, lt=2**30)] = 0
     """Chooses the maps, out of a range that training never touches, and the action noise."""
-    greedy: bool = False
-    """Take the most probable action instead of sampling."""
-    render: bool = False
-    """Show the first episode in the terminal, step by step."""
-    render_delay: NonNegative = 0.05
-    """Seconds between the steps shown."""
+    greedy: bool | Literal["both"] = False
+    """Take the most probable action instead of sampling; both: judge each network either way."""
     mission: dict[str, Any] | None = None
     """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
     model: ForeignModel | None = None
     """Network of a bare state_dict, when it is not the seed's."""
+    episode: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
+    """The episode that render, film and replay show, of the first policy."""
+    render: bool = False
+    """Show the episode in the terminal, step by step."""
+    render_delay: NonNegative = 0.05
+    """Seconds between the steps shown."""
+    film: str | None = None
+    """Film the episode into this file: .mp4 or .gif."""
+    replay: str | None = None
+    """Record the episode into this file, .json.z, for mettascope, the package's own viewer."""
+    heatmap: str | None = None
+    """Draw where the scouts of all episodes went into this file, .png."""
+    overwrite: bool = False
+    """Let film, replay and heatmap replace files that are there."""
     device: DeviceConfig = DeviceConfig()
+    wandb: WandbConfig = WandbConfig(mode="disabled")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.checkpoint is None) == (self.policy is None):
+        given = [bool(self.checkpoint), bool(self.policy), bool(self.policies)]
+        if sum(given) != 1:
             raise ValueError(
-                f"checkpoint={self.checkpoint} policy={self.policy}: exactly one of them says what to judge, "
-                "for instance checkpoint=RUN_DIR or policy=random"
+                f"checkpoint={self.checkpoint} policy={self.policy} policies={self.policies}: exactly one of them says "
+                "what to judge, for instance checkpoint=RUN_DIR, policy=random or policies=[RUN_DIR,random]"
             )
         for key in ("compile", "cuda_graphs", "cpu_offload"):
             if getattr(self.device, key):

@@ -2,13 +2,11 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import yaml
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
@@ -30,6 +28,7 @@ from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.rendering import TerminalView
 from scout.rollout import play
+from scout.statistics import bootstrap_interval
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
@@ -94,21 +93,6 @@ def play_all(policy: Policy, game: MettaGridConfig, config: EvaluationConfig) ->
 
             episodes += play(policy, game, config.seed, wave, advance)
     return episodes
-
-
-def bootstrap_interval(
-    values: Sequence[float], statistic: Callable[..., Any] = np.mean, seed: int = 0
-) -> tuple[float, float] | None:
-    """95% bootstrap interval (bias-corrected and accelerated, 9,999 resamples); None for fewer than two values.
-
-    Source: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", chapter 14, as scipy.stats.bootstrap.
-    """
-    if len(values) < 2:
-        return None
-    if np.ptp(values) == 0:  # all resamples are the same, of which scipy makes nan
-        return float(values[0]), float(values[0])
-    interval = scipy.stats.bootstrap((values,), statistic, rng=np.random.default_rng(seed)).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:

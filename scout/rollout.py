@@ -9,48 +9,10 @@ from mettagrid.simulator import Simulation
 
 from scout.device import seed_everything
 from scout.environment import evaluation_map_seed, with_map_seed
-from scout.observation import NO_CELL
 from scout.policies import Policy
+from scout.seen import SeenCells
 
 ROLES = ("aligner", "miner", "scout", "scrambler")
-
-
-class SeenCells:
-    """Which cells of the map a team has seen: those inside its agents' windows so far.
-
-    An agent's place is where it started plus the offset that it observes itself (`lp:east` and so on), which is far
-    faster than asking the simulator for its objects.
-    """
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._observations = simulation._c_sim.observations()
-        self._seen = np.zeros((simulation.map_height, simulation.map_width), dtype=bool)
-        self._reach = simulation.config.game.obs.height // 2, simulation.config.game.obs.width // 2
-        ids = {feature.name: feature.id for feature in simulation.features}
-        self._offsets = [ids[f"lp:{side}"] for side in ("north", "south", "west", "east")]
-        self._know_their_place = simulation.config.game.obs.global_obs.local_position
-        agents = [thing for thing in simulation.grid_objects(ignore_types=["wall"]).values() if "agent_id" in thing]
-        agents.sort(key=lambda thing: thing["agent_id"])
-        self._starts = np.array([(thing["r"], thing["c"]) for thing in agents])
-
-    @property
-    def count(self) -> int | None:
-        """Distinct cells seen; None where agents do not observe their own place."""
-        return int(self._seen.sum()) if self._know_their_place else None
-
-    def look(self) -> None:
-        """Adds what the agents see now."""
-        if not self._know_their_place:
-            return
-        place, feature, value = np.moveaxis(self._observations, -1, 0)
-        of_no_cell = place == NO_CELL
-        north, south, west, east = (
-            np.where(of_no_cell & (feature == offset), value, 0).sum(axis=1, dtype=int) for offset in self._offsets
-        )
-        rows, columns = self._starts[:, 0] + south - north, self._starts[:, 1] + east - west
-        for row, column in zip(rows, columns, strict=True):
-            top, left = max(row - self._reach[0], 0), max(column - self._reach[1], 0)
-            self._seen[top : row + self._reach[0] + 1, left : column + self._reach[1] + 1] = True
 
 
 def play(

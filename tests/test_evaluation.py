@@ -21,10 +21,11 @@ from scout.checkpoint import load_experiment
 from scout.config import EvaluationConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
 from scout.errors import ScoutError
-from scout.evaluation import EvaluationResult, _table, bootstrap_interval, evaluate, play_all
+from scout.evaluation import EvaluationResult, _table, evaluate, play_all
 from scout.mission import make_game
 from scout.policies import NetworkPolicy, NoopPolicy, RandomPolicy
 from scout.rollout import play
+from scout.statistics import bootstrap_interval
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 
