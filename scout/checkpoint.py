@@ -40,6 +40,17 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
     what lay there before is then untouched.
     """
     path = run_dir / CHECKPOINTS / f"{update:06d}.pt"
+    save_whole(path, contents)
+    for old in numbered_checkpoints(run_dir)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def save_whole(path: Path, contents: dict[str, Any]) -> None:
+    """Writes a file that `read_checkpoint` reads, whole or not at all; what lay there before is replaced at the end.
+
+    It is on the disk when this returns. Raises ScoutError when it cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -55,9 +66,6 @@ def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: 
         raise ScoutError(
             f"{path}: the checkpoint cannot be written ({error}); the ones before it are intact"
         ) from error
-    for old in numbered_checkpoints(run_dir)[:-keep]:
-        old.unlink(missing_ok=True)
-    return path
 
 
 def newest_state(run_dir: Path) -> dict[str, Any] | None:

@@ -261,11 +261,11 @@ class WandbConfig(Group):
     entity: str | None = None
     """Team or user; null is your default."""
     group: str | None = None
-    """Runs of one group are shown together."""
+    """Runs of one group are shown together; null is the folder of a sweep."""
     tags: list[str] = []
-    """Words to find the run by."""
+    """Words to find the run by, beside its mission, network and trainer."""
     name: str | None = None
-    """Name of the run; null lets W&B choose."""
+    """Name of the run; null says what differs from the defaults, and the seed."""
 
 
 class CheckpointConfig(Group):

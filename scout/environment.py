@@ -1,7 +1,10 @@
 """Environments and their seeds: one mission's config -> environment.
 
-Two disjoint ranges of map seeds: whatever training does, its maps come from TRAINING_MAP_SEEDS; evaluation draws from
-EVALUATION_MAP_SEEDS alone. The simulator adds the number of maps that an environment has built so far to its seed.
+Three disjoint ranges of map seeds: whatever training does, its maps come from TRAINING_MAP_SEEDS; those on which a run
+is judged while it trains, and its best checkpoint chosen, from HELD_OUT_MAP_SEEDS; and evaluate.py's, so that such a
+choice does not flatter, from EVALUATION_MAP_SEEDS.
+
+The simulator adds the number of maps that an environment has built so far to its seed.
 """
 
 import functools
@@ -26,7 +29,8 @@ logging.getLogger("mettagrid.simulator.simulator").setLevel(
     logging.CRITICAL
 )  # it logs what it raises, with a traceback
 
-TRAINING_MAP_SEEDS = range(2**62)
+TRAINING_MAP_SEEDS = range(2**61)
+HELD_OUT_MAP_SEEDS = range(2**61, 2**62)
 EVALUATION_MAP_SEEDS = range(2**62, 2**63)
 
 # Spread training seeds are (run seed: 32 bits, environment: 13 bits, map: 16 bits), so they never meet below 2**61.
@@ -43,6 +47,11 @@ def training_map_seed(run_seed: int, env_index: int) -> int:
 def evaluation_map_seed(evaluation_seed: int, episode: int) -> int:
     """The map seed of an evaluation's episode."""
     return EVALUATION_MAP_SEEDS.start + (evaluation_seed << _EPISODE_BITS | episode)
+
+
+def held_out_map_seed(_: int, episode: int) -> int:
+    """The map seed of an episode while a run trains: the same for all runs and all seeds."""
+    return HELD_OUT_MAP_SEEDS.start + episode
 
 
 def with_map_seed(game: MettaGridConfig, map_seed: int) -> MettaGridConfig:

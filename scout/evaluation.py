@@ -1,5 +1,6 @@
-"""Judges a policy: whole episodes on maps that training never saw, a table with an honest interval, one JSON."""
+"""Judges policies: whole episodes on maps that training never saw, tables with honest intervals, JSON and CSV."""
 
+import csv
 import json
 import logging
 from dataclasses import dataclass
@@ -9,140 +10,140 @@ from typing import Any
 import numpy as np
 import yaml
 from mettagrid.config.mettagrid_config import MettaGridConfig
-from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-from mettagrid.simulator import Simulation
-from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
-from scout.checkpoint import load_into, load_weights
-from scout.config import EvaluationConfig, EvaluationMission, MissionConfig
-from scout.device import make_device
+from scout.config import EvaluationConfig
+from scout.contestants import Contestant, make_contestants
 from scout.errors import ScoutError
-from scout.files import CONFIG, EPISODES
-from scout.mission import make_game
-from scout.model_config import CnnLstmConfig
-from scout.models import make_model, set_fast_layers
-from scout.policies import NetworkPolicy, Policy, make_baseline
-from scout.rendering import TerminalView
-from scout.rollout import play
-from scout.statistics import bootstrap_interval
-from scout.validation import validate
+from scout.files import CONFIG, EPISODES, EPISODES_CSV, SUMMARY
+from scout.heatmap import draw_heatmap
+from scout.playing import play_all
+from scout.rollout import Episode
+from scout.showing import check_pictures, show
+from scout.standings import Comparison, Standing, as_objects, compared, comparisons_table, sides_of, standings_table
+from scout.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found."""
+    """What an evaluation found, of all policies in the order in which they were named."""
 
-    mean_return: float
-    """Mean over episodes of the mean return per agent."""
-    interval: tuple[float, float] | None
-    """95% bootstrap interval of it; None for a single episode."""
     episodes: list[dict[str, Any]]
+    standings: list[Standing]
+    comparisons: list[Comparison]
+    """Of the first with each of the others."""
+
+    @property
+    def mean_return(self) -> float:
+        """Mean over episodes of the mean return per agent, of what was named first."""
+        return self.standings[0].mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% bootstrap interval of it; None for a single episode."""
+        return self.standings[0].interval
 
 
 def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
-    """Plays, prints a table, and writes episodes.json and config.yaml into `output_dir`.
+    """Plays, prints tables, and writes episodes.json, episodes.csv, summary.json and config.yaml into `output_dir`.
 
     Raises ScoutError for what the user can mend: before anything is played, but for a disk that is full at the end.
     """
-    path = output_dir / EPISODES
-    for taken in (path, output_dir / CONFIG):
-        if taken.exists():
-            raise ScoutError(f"{taken} exists already: choose another folder with hydra.run.dir=DIR")
+    _check_folder(output_dir)
+    check_pictures(config)
+    contestants, game = make_contestants(config)
+    tracker = Tracker(config, output_dir)
+    state = "failed"
+    try:
+        show(contestants[0].policy, game, config)
+        names = [contestant.name for contestant in contestants]
+        log.info("Judging %s on %d maps of %s", ", ".join(names), config.episodes, game.label)
+        played = _play(contestants, game, config)
+        records = [[episode.record for episode in episodes] for episodes in played]
+        sides = sides_of(contestants, records)
+        result = EvaluationResult(
+            episodes=[record for of_one in records for record in of_one],
+            standings=[side.standing() for side in sides],
+            comparisons=compared(sides),
+        )
+        console = Console()
+        console.print(standings_table(result.standings))
+        if result.comparisons:
+            console.print(comparisons_table(result.comparisons))
+        _write(result, config, output_dir)
+        if config.heatmap is not None:
+            visits = {
+                name: np.sum([episode.visits for episode in of_one], axis=0)
+                for name, of_one in zip(names, played, strict=True)
+            }
+            title = f"{config.episodes} episodes of {game.label}"
+            draw_heatmap(Path(config.heatmap), visits, title, config.overwrite)
+            log.info("Where they went: %s", config.heatmap)
+        _track(tracker, result, config)
+        state = "finished"
+    finally:
+        tracker.finish(state)
+    return result
+
+
+def _check_folder(output_dir: Path) -> None:
+    for name in (EPISODES, EPISODES_CSV, SUMMARY, CONFIG):
+        if (output_dir / name).exists():
+            raise ScoutError(f"{output_dir / name} exists already: choose another folder with hydra.run.dir=DIR")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ScoutError(f"{output_dir} cannot be written ({error.strerror}): choose another folder") from error
-    policy, game = _make_policy(config)
-    log.info("Judging %s on %d maps of %s", policy.name, config.episodes, game.label)
-    episodes = play_all(policy, game, config)
-    result = EvaluationResult(
-        mean_return=float(np.mean([episode["return"] for episode in episodes])),
-        interval=bootstrap_interval([episode["return"] for episode in episodes]),
-        episodes=episodes,
-    )
-    Console().print(_table(policy.name, result))
+
+
+def _play(contestants: list[Contestant], game: MettaGridConfig, config: EvaluationConfig) -> list[list[Episode]]:
+    console = Console(stderr=True)
+    steps = config.episodes * game.game.max_steps
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        played = []
+        for number, contestant in enumerate(contestants, start=1):
+            which = f"{number}/{len(contestants)}: " if len(contestants) > 1 else ""
+            task = progress.add_task(f"{which}{config.episodes} episodes of {contestant.name}", total=steps)
+            played.append(
+                play_all(
+                    contestant.policy,
+                    game,
+                    *(config.seed, config.episodes, config.parallel, config.processes),
+                    on_steps=lambda count, task=task: progress.advance(task, count),
+                )
+            )
+    return played
+
+
+def _write(result: EvaluationResult, config: EvaluationConfig, output_dir: Path) -> None:
+    summary = {"standings": as_objects(result.standings), "comparisons": as_objects(result.comparisons)}
     try:
-        path.write_text(json.dumps(episodes, indent=1) + "\n", encoding="utf-8")
+        (output_dir / EPISODES).write_text(json.dumps(result.episodes, indent=1) + "\n", encoding="utf-8")
+        (output_dir / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        with (output_dir / EPISODES_CSV).open("w", encoding="utf-8", newline="") as file:
+            columns = [name for name in result.episodes[0] if name != "agent_returns"]
+            rows = csv.DictWriter(file, columns, extrasaction="ignore")
+            rows.writeheader()
+            rows.writerows(result.episodes)
         (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
     except OSError as error:
-        raise ScoutError(f"{path} cannot be written ({error.strerror}): the table above is all that is left") from error
-    log.info("Episodes: %s", path)
-    return result
+        raise ScoutError(
+            f"{error.filename} cannot be written ({error.strerror}): the table above is all that is left"
+        ) from error
+    log.info("Episodes: %s", output_dir / EPISODES)
 
 
-def play_all(policy: Policy, game: MettaGridConfig, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """All episodes of an evaluation, `config.parallel` at a time."""
-    view = TerminalView(config.render_delay) if config.render else None
-    console = Console(stderr=True)
-    episodes = []
-    with Progress(console=console, transient=True, disable=view is not None or not console.is_terminal) as progress:
-        task = progress.add_task(f"Playing {config.episodes} episodes", total=config.episodes * game.game.max_steps)
-        for start in range(0, config.episodes, config.parallel):
-            wave = range(start, min(start + config.parallel, config.episodes))
-
-            def advance(simulation: Simulation, count: int = len(wave), shown: bool = start == 0) -> None:
-                progress.advance(task, count)
-                if view is not None and shown:
-                    view.show(simulation)
-
-            episodes += play(policy, game, config.seed, wave, advance)
-    return episodes
-
-
-def _make_policy(config: EvaluationConfig) -> tuple[Policy, MettaGridConfig]:
-    if config.policy is not None:
-        if config.model is not None:
-            raise ScoutError(f"model={config.model.name} has no effect with policy={config.policy}: leave it out")
-        game = make_game(_mission(config, MissionConfig()))
-        return make_baseline(config.policy, PolicyEnvInterface.from_mg_cfg(game)), game
-    assert config.checkpoint is not None
-    weights = load_weights(config.checkpoint)
-    if weights.experiment is not None and config.model is not None:
-        raise ScoutError(f"model={config.model.name} has no effect: {config.checkpoint} has its own; leave it out")
-    run = weights.experiment
-    game = make_game(_mission(config, run.mission if run else MissionConfig()))
-    device = make_device(config.device)
-    network = make_model(run.model if run else config.model or CnnLstmConfig(), PolicyEnvInterface.from_mg_cfg(game))
-    load_into(network, weights)
-    log.info("Checkpoint: %s%s", weights.path, f" ({weights.agent_steps:,} agent steps)" if weights.agent_steps else "")
-    network = network.to(device)
-    set_fast_layers(network, config.device.fast_layers)
-    return NetworkPolicy(config.checkpoint, network, device, config.greedy, config.device.precision), game
-
-
-def _mission(config: EvaluationConfig, default: MissionConfig) -> MissionConfig:
-    """The mission that is named whole, or the default with the single keys that are given."""
-    given = config.mission or {}
-    if given.keys() >= MissionConfig.model_fields.keys():
-        return validate(EvaluationMission, {"mission": given}).mission
-    base = default.model_dump()
-    for key, value in given.items():
-        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
-        base[key] = base[key] | value if deeper else value
-    return validate(EvaluationMission, {"mission": base}).mission
-
-
-def _table(name: str, result: EvaluationResult) -> Table:
-    # Two spaces between columns: all of them fit in a terminal of 80 columns.
-    table = Table(
-        title=escape(name), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0)
-    )
-    table.caption = "Means over episodes; all but cells seen (the team's) are per agent."
-    for column in ("episodes", "return", "95% interval", "cell.visited", "gear", "deaths", "cells seen"):
-        table.add_column(column, justify="right", no_wrap=True)
-    episodes = result.episodes
-
-    def mean(key: str, digits: int) -> str:
-        values = [episode[key] for episode in episodes]
-        return "-" if None in values else f"{np.mean(values):,.{digits}f}"
-
-    interval = "-" if result.interval is None else f"{result.interval[0]:.2f} .. {result.interval[1]:.2f}"
-    numbers = (mean("cell_visited", 0), mean("gear", 2), mean("deaths", 2), mean("cells_seen", 0))
-    table.add_row(str(len(episodes)), f"{result.mean_return:.2f}", interval, *numbers)
-    return table
+def _track(tracker: Tracker, result: EvaluationResult, config: EvaluationConfig) -> None:
+    """Sends the tables and the pictures to W&B; the summary has what was named first."""
+    for name, rows in (("episodes", result.episodes), ("standings", as_objects(result.standings))):
+        columns = [column for column, value in rows[0].items() if not isinstance(value, list | tuple)]
+        tracker.log_table(name, columns, [[row[column] for column in columns] for row in rows])
+    low, high = result.interval or (None, None)
+    tracker.summarize({"return": result.mean_return, "interval_low": low, "interval_high": high})
+    if config.film is not None:
+        tracker.log_film(Path(config.film))
+    if config.heatmap is not None:
+        tracker.log_picture("heatmap", Path(config.heatmap))

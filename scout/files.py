@@ -3,4 +3,5 @@
 CONFIG, STATUS, METRICS, VERSIONS = "config.yaml", "status.json", "metrics.jsonl", "versions.json"  # a run's
 AUTOTUNE = "autotune.json"
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
-EPISODES = "episodes.json"  # an evaluation's
+EPISODES, EPISODES_CSV, SUMMARY = "episodes.json", "episodes.csv", "summary.json"  # an evaluation's
+FILM = "film.mp4"

@@ -1,6 +1,6 @@
 """Who plays an evaluation: a trained network, or a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 
 from scout.errors import ScoutError, nearest
 from scout.models import fix_weights
+from scout.walker import WalkerPolicy
 
 
 class Policy(Protocol):
@@ -34,21 +35,21 @@ class NetworkPolicy:
     """A trained network: all agents in one forward pass, their recurrent states zero at each episode's start."""
 
     def __init__(self, name: str, network: nn.Module, device: str, greedy: bool, precision: str = "float32") -> None:
-        self.name, self._network, self._device, self._greedy = name, network.eval(), device, greedy
+        self.name, self._network, self.device, self._greedy = name, network.eval(), device, greedy
         fix_weights(network)
         self._autocast = precision == "bfloat16"
 
     def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:
         self._simulations, self._generators = simulations, generators
         agents = sum(simulation.num_agents for simulation in simulations)
-        zeros = torch.zeros(agents, self._network.hidden_size, device=self._device)  # pyright: ignore[reportArgumentType]
+        zeros = torch.zeros(agents, self._network.hidden_size, device=self.device)  # pyright: ignore[reportArgumentType]
         self._state = {"lstm_h": zeros, "lstm_c": zeros.clone()}
 
     @torch.inference_mode()
     def act(self) -> None:
         observations = np.concatenate([simulation._c_sim.observations() for simulation in self._simulations])
-        tokens = torch.from_numpy(observations).to(self._device)
-        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._autocast, cache_enabled=False):
+        tokens = torch.from_numpy(observations).to(self.device)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self._autocast, cache_enabled=False):
             logits, _ = self._network.forward_eval(tokens, self._state)  # pyright: ignore[reportCallIssue]
         logits = logits.float().cpu().numpy()
         start = 0
@@ -124,11 +125,11 @@ class CogamesPolicy:
             agent.set_action(policy.step(agent.observation))
 
 
+BASELINES: dict[str, Callable[[], Policy]] = {"random": RandomPolicy, "noop": NoopPolicy, "walker": WalkerPolicy}
+
+
 def make_baseline(name: str, env_info: PolicyEnvInterface) -> Policy:
-    """The baseline that `policy=` names. Raises ScoutError for an unknown one, with those there are."""
+    """The baseline of a name of BASELINES, or cogames/NAME. Raises ScoutError where cogames knows no such name."""
     if name.startswith("cogames/"):
         return CogamesPolicy(name.removeprefix("cogames/"), env_info)
-    baselines: dict[str, type[RandomPolicy] | type[NoopPolicy]] = {"random": RandomPolicy, "noop": NoopPolicy}
-    if name not in baselines:
-        raise ScoutError(f"policy={name} is unknown; {nearest(name, [*baselines, 'cogames/NAME'])}")
-    return baselines[name]()
+    return BASELINES[name]()

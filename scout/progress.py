@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 SHOWN_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
 
+HELD_OUT = "evaluation/return"
+
 
 class TrainingProgress:
     """Shows steps done, time left, steps/s, the episodes' return and the losses. A context manager."""
@@ -52,7 +54,9 @@ class TrainingProgress:
     def show(self, metrics: dict[str, float]) -> None:
         """Takes one update's metrics."""
         steps = int(metrics["agent_steps"])
-        self._episodes |= {key: value for key, value in metrics.items() if key.startswith("environment/")}
+        for key in metrics:
+            if key.startswith(("environment/", "evaluation/")):
+                self._episodes[key] = metrics[key]
         elapsed = time.monotonic() - self._started
         left = duration(elapsed * max(self._total - steps, 0) / (steps - self._begun_at))
         if self._live:
@@ -72,6 +76,8 @@ class TrainingProgress:
             f"{metrics['performance/SPS']:,.0f} steps/s",
             f"return {self._return()}",
         ]
+        if HELD_OUT in self._episodes:
+            parts.append(f"held out {self._episodes[HELD_OUT]:.2f}")
         parts += [f"{name} {metrics[f'losses/{name}']:.3f}" for name in SHOWN_LOSSES[:3]]
         return "  ".join(parts)
 
@@ -94,6 +100,9 @@ class TrainingProgress:
             "learning rate": f"{metrics['optimizer/learning_rate']:.2e}",
         }
         episodes = {"return per agent": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
+        if HELD_OUT in self._episodes:
+            low, high = (self._episodes[f"evaluation/interval_{end}"] for end in ("low", "high"))
+            episodes["on held-out maps"] = f"{self._episodes[HELD_OUT]:.2f} ({low:.2f} .. {high:.2f})"
         for key, title in (("cell.visited", "cell.visited"), ("scout.gained", "scout gear"), ("death", "deaths")):
             if f"environment/agent/{key}" in self._episodes:
                 episodes[title] = f"{self._episodes[f'environment/agent/{key}']:,.1f}"

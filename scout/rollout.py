@@ -1,11 +1,14 @@
 """Whole episodes, several side by side, and what happened in them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.simulator import Simulation
+from mettagrid.simulator.interface import SimulatorEventHandler
+from numpy.typing import NDArray
 
 from scout.device import seed_everything
 from scout.environment import evaluation_map_seed, with_map_seed
@@ -15,23 +18,35 @@ from scout.seen import SeenCells
 ROLES = ("aligner", "miner", "scout", "scrambler")
 
 
+@dataclass(frozen=True)
+class Episode:
+    """One whole episode that was played."""
+
+    record: dict[str, Any]
+    """What episodes.json says of it; means are over the team's agents."""
+    visits: NDArray[np.int64]
+    """Agent steps in each cell of its map, [height, width]."""
+
+
 def play(
     policy: Policy,
     game: MettaGridConfig,
     seed: int,
     episodes: Sequence[int],
     on_step: Callable[[Simulation], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Plays the given episodes side by side, each from its first step to its last, on evaluation's maps.
+    map_seed: Callable[[int, int], int] = evaluation_map_seed,
+    event_handlers: Sequence[SimulatorEventHandler] = (),
+) -> list[Episode]:
+    """Plays the given episodes side by side, each from its first step to its last, on maps that training never saw.
 
-    Episode e of seed s has always the same map, the same simulator seed and the same noise. Returns one dictionary per
-    episode; means are over the team's agents. `on_step` sees the first episode before its first and after each step.
+    Episode e of seed s has always the same map, `map_seed(s, e)`, the same simulator seed and the same noise. `on_step`
+    sees the first of them before its first and after each step, and so do mettagrid's `event_handlers`.
     """
     seed_everything(seed + episodes[0])  # for policies that draw from the global generators
-    map_seeds = [evaluation_map_seed(seed, episode) for episode in episodes]
+    map_seeds = [map_seed(seed, episode) for episode in episodes]
     simulations = [
-        Simulation(with_map_seed(game, map_seed), seed=episode)
-        for map_seed, episode in zip(map_seeds, episodes, strict=True)
+        Simulation(with_map_seed(game, map_seed), seed=episode, event_handlers=event_handlers if index == 0 else ())
+        for index, (map_seed, episode) in enumerate(zip(map_seeds, episodes, strict=True))
     ]
     seen = [SeenCells(simulation) for simulation in simulations]
     policy.begin(simulations, [np.random.default_rng((seed, episode)) for episode in episodes])
@@ -47,13 +62,13 @@ def play(
         on_step(simulations[0])
     for cells in seen:
         cells.look()
-    records = [
-        _record(policy.name, episode, map_seed, simulation, cells)
+    played = [
+        Episode(_record(policy.name, episode, map_seed, simulation, cells), cells.visits)
         for episode, map_seed, simulation, cells in zip(episodes, map_seeds, simulations, seen, strict=True)
     ]
     for simulation in simulations:
         simulation.close()
-    return records
+    return played
 
 
 def _record(policy: str, episode: int, map_seed: int, simulation: Simulation, seen: SeenCells) -> dict[str, Any]:

@@ -122,14 +122,11 @@ class RunFolder:
             if os.fstat(self._metrics.fileno()).st_nlink == 0:  # what is written goes nowhere
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed while the run was writing to it")
 
-    def last_return(self) -> float | None:
-        """Mean return per agent of the whole episodes that ended last; None when none did."""
-        returns = [
-            json.loads(line)["environment/episode_return"]
-            for line in self._lines()
-            if b'"environment/episode_return"' in line
-        ]
-        return returns[-1] if returns else None
+    def returns(self) -> list[float]:
+        """Mean return per agent of the whole episodes that ended in an update, of each in which some did."""
+        key = "environment/episode_return"
+        found = [json.loads(line)[key] for line in self._lines() if f'"{key}"'.encode() in line]
+        return [value for value in found if value is not None]
 
     def sync(self) -> None:
         """Puts the metrics on the disk, so that no checkpoint is ever ahead of them."""

@@ -21,7 +21,12 @@ class SeenCells:
         """Steps that agents stood in each cell, int64 [height, width]."""
         self._reach = simulation.config.game.obs.height // 2, simulation.config.game.obs.width // 2
         ids = {feature.name: feature.id for feature in simulation.features}
-        self._offsets = [ids[f"lp:{side}"] for side in ("north", "south", "west", "east")]
+        # What the token of an offset adds to an agent's row and column: -1, 0 or 1 times its value, by feature.
+        self._row_signs, self._column_signs = np.zeros((2, 256), dtype=np.int64)
+        for side, sign in (("north", -1), ("south", 1)):
+            self._row_signs[ids[f"lp:{side}"]] = sign
+        for side, sign in (("west", -1), ("east", 1)):
+            self._column_signs[ids[f"lp:{side}"]] = sign
         self._know_their_place = simulation.config.game.obs.global_obs.local_position
         agents = [thing for thing in simulation.grid_objects(ignore_types=["wall"]).values() if "agent_id" in thing]
         agents.sort(key=lambda thing: thing["agent_id"])
@@ -38,13 +43,10 @@ class SeenCells:
         """Adds what the agents see now."""
         if not self._know_their_place:
             return
-        place, feature, value = np.moveaxis(self._observations, -1, 0)
-        of_no_cell = place == NO_CELL
-        north, south, west, east = (
-            np.where(of_no_cell & (feature == offset), value, 0).sum(axis=1, dtype=int) for offset in self._offsets
-        )
-        self.places[:, 0] = self._starts[:, 0] + south - north
-        self.places[:, 1] = self._starts[:, 1] + east - west
+        place, feature, value = self._observations[..., 0], self._observations[..., 1], self._observations[..., 2]
+        of_no_cell = np.where(place == NO_CELL, value, 0)
+        self.places[:, 0] = self._starts[:, 0] + (self._row_signs[feature] * of_no_cell).sum(axis=1)
+        self.places[:, 1] = self._starts[:, 1] + (self._column_signs[feature] * of_no_cell).sum(axis=1)
         for row, column in self.places:
             top, left = max(row - self._reach[0], 0), max(column - self._reach[1], 0)
             self.cells[top : row + self._reach[0] + 1, left : column + self._reach[1] + 1] = True

@@ -5,6 +5,8 @@ before. All of it can be read with `torch.load(weights_only=True)`.
 """
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,16 @@ def restore(trainer: StockTrainer, state: dict[str, Any]) -> None:
     trainer.load_state_dict(state["trainer"])
     trainer.restore_schedule(state["scheduler"])
     _set_generators(state["generators"])
+
+
+@contextmanager
+def same_generators() -> Iterator[None]:
+    """What is drawn within it from the global random generators is not missed by those who draw after it."""
+    saved = _generators()
+    try:
+        yield
+    finally:
+        _set_generators(saved)
 
 
 def _with_settings(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""Weights & Biases: the mirror of a run folder's metrics. It never prompts, and never holds up a run or ends one."""
+"""Weights & Biases: the mirror of a run folder. It never prompts, and never holds up a run or ends one."""
 
 import importlib
 import logging
+import math
 import queue
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scout.config import Experiment, WandbConfig
+from scout import naming
+from scout.config import EvaluationConfig, Experiment, WandbConfig
 from scout.errors import ScoutError
 
 log = logging.getLogger(__name__)
@@ -16,25 +19,35 @@ log = logging.getLogger(__name__)
 START_SECONDS = 30  # after which a server that does not answer is given up, and the run recorded offline
 FINISH_SECONDS, INTERRUPTED_SECONDS = 60, 5  # how long it may hold up the end of a run
 
+RETURN, BEST_RETURN = "environment/episode_return", "environment/best_episode_return"
+SWEEP = "multirun.yaml"  # Hydra's file in the folder of a sweep
 
 given_up: list[threading.Thread] = []  # threads that still wait for W&B, long after their run has ended
 
 
 class Tracker:
-    """One W&B run, or nothing with wandb=disabled.
+    """One W&B run, of a training or an evaluation, or nothing with wandb=disabled.
 
-    A thread of its own speaks with W&B, so that a slow server never holds up the training. A run that cannot begin
+    A thread of its own speaks with W&B, so that a slow server never holds up the work. A run that cannot begin
     online is recorded offline, from its first update on.
+
+    The summary has the last value of each metric, and the best of `environment/episode_return`. W&B's own
+    `summary="max"` forgets what was before a resume.
     """
 
-    def __init__(self, experiment: Experiment, run_dir: Path, run_id: str) -> None:
-        """Goes on with the W&B run of that id where there is one.
+    def __init__(
+        self, job: Experiment | EvaluationConfig, run_dir: Path, run_id: str | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        """Goes on with the W&B run of that id where there is one. `tags` are further ones than naming.py gives.
 
-        Raises ScoutError when W&B is not installed, has no key for wandb=online, or does not take the config.
+        The runs of a sweep are a group with the name of its folder, unless the user named one. Raises ScoutError when
+        W&B is not installed, has no key for wandb=online, or does not take the config.
         """
+        self.best_return = -math.inf
+        """Of `environment/episode_return` so far; to be set for a run that goes on."""
         self._calls: queue.Queue[Callable[[Any], None] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
-        config = experiment.wandb
+        config = job.wandb
         if config.mode == "disabled":
             return
         wandb = _import_wandb(config)
@@ -44,16 +57,13 @@ class Tracker:
                     "wandb=online needs a key: run `wandb login`, set WANDB_API_KEY, or take wandb=offline"
                 )
             self._arguments = {
-                "id": run_id,
+                "id": run_id or secrets.token_hex(4),
                 "resume": "allow",
                 "dir": run_dir,
                 "project": config.project,
                 "entity": config.entity,
-                "group": config.group,
-                "job_type": "train",
-                "tags": config.tags,
-                "name": config.name,
-                "config": {"experiment": experiment.model_dump()},
+                "group": config.group or _sweep(run_dir),
+                **_described(job, tags),
                 "reinit": "create_new",  # the runs of a sweep share a process, and must not share a run
                 "settings": wandb.Settings(
                     init_timeout=START_SECONDS,
@@ -75,6 +85,34 @@ class Tracker:
         W&B's own step is the update, by which its server knows an update that a resumed run makes again.
         """
         self._call(lambda run: run.log(metrics, step=int(metrics["update"])))
+        self.best_return = max(self.best_return, metrics.get(RETURN, -math.inf))
+        if math.isfinite(self.best_return):
+            self.summarize({BEST_RETURN: self.best_return})
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Puts values into the run's summary, which is its row in W&B's table of runs."""
+        self._call(lambda run: run.summary.update(dict(values)))
+
+    def log_film(self, path: Path, name: str = "film") -> None:
+        """Sends a film, .mp4 or .gif, beside the metrics of the last update. The file must stay until `finish`."""
+        self._show(name, lambda wandb: wandb.Video(str(path)))
+
+    def log_picture(self, name: str, path: Path) -> None:
+        """Sends a picture, such as a PNG, in the same way."""
+        self._show(name, lambda wandb: wandb.Image(str(path)))
+
+    def log_table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Sends a table, in the same way: numbers or texts in a column, where None stands for what is not known."""
+        self._show(name, lambda wandb: wandb.Table(columns=columns, data=rows))
+
+    def _show(self, name: str, make: Callable[[Any], Any]) -> None:
+        def send(run: Any) -> None:
+            try:
+                run.log({name: make(_import_wandb(None))}, commit=False)  # a step of its own would be the next update's
+            except (OSError, ValueError, TypeError, AssertionError) as error:  # W&B works, it is this that it refuses
+                log.warning("W&B does not take %s (%s); everything else goes there", name, error)
+
+        self._call(send)
 
     def log_checkpoint(self, path: Path) -> None:
         """Sends a checkpoint as the run's model artifact."""
@@ -101,7 +139,7 @@ class Tracker:
         if self._thread.is_alive():
             given_up.append(self._thread)
             log.warning(
-                "W&B has not taken everything within %d seconds; metrics.jsonl has it, `wandb sync` can send the rest",
+                "W&B has not taken everything within %d seconds; the run's folder has it, `wandb sync` sends the rest",
                 patience,
             )
 
@@ -114,7 +152,7 @@ class Tracker:
             try:  # the id is in use by the attempt that failed
                 run = self._begin(wandb, "offline", f"{self._arguments['id']}-offline")
             except Exception as another:
-                instead = f"nor can it record offline ({another}); metrics.jsonl has everything"
+                instead = f"nor can it record offline ({another}); the run's folder has everything"
             log.warning("W&B cannot be reached (%s): %s", str(error).split("\n")[0], instead)
         while (call := self._calls.get()) is not None:
             if run is None:
@@ -122,16 +160,35 @@ class Tracker:
             try:
                 call(run)
             except Exception as error:  # a mirror that breaks must not take the run with it
-                log.warning("W&B stopped working (%s); the run goes on, and metrics.jsonl has everything", error)
+                log.warning("W&B stopped working (%s); the run goes on, and its folder has everything", error)
                 run = None
 
     def _begin(self, wandb: Any, mode: str, run_id: str | None = None) -> Any:
         run = wandb.init(mode=mode, **{**self._arguments, **({"id": run_id} if run_id else {})})
-        run.define_metric("agent_steps", hidden=True)
-        run.define_metric("*", step_metric="agent_steps")
+        if self._arguments["job_type"] == "train":
+            run.define_metric("agent_steps", hidden=True)
+            run.define_metric("*", step_metric="agent_steps")
         if mode == "online":
             log.info("W&B: %s", run.url)
         return run
+
+
+def _described(job: Experiment | EvaluationConfig, tags: Sequence[str]) -> dict[str, Any]:
+    """What W&B is told of a job. Its whole config lies under one key, so that no key of a sweep overwrites a part."""
+    config: dict[str, Any]
+    if isinstance(job, Experiment):
+        kind, name, tags = "train", naming.run_name(job), [*naming.tags(job), *tags]
+        config = {"experiment": job.model_dump(), "setting": naming.setting(job)}
+    else:
+        kind, name, tags = "evaluate", naming.evaluation_name(job), [*tags, *job.wandb.tags]
+        config = {"evaluation": job.model_dump()}
+    return {"job_type": kind, "name": name, "tags": list(dict.fromkeys(tags)), "config": config}
+
+
+def _sweep(run_dir: Path) -> str | None:
+    """The name of the sweep's folder that a run lies in; None for a run of its own."""
+    folder = run_dir.resolve().parent
+    return folder.name if (folder / SWEEP).is_file() else None
 
 
 def _import_wandb(config: WandbConfig | None) -> Any:

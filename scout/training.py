@@ -12,7 +12,7 @@ from typing import Any
 from scout.autotune import tuned
 from scout.build import build
 from scout.checkpoint import (
-    load_experiment,
+    load_weights,
     newest_state,
     numbered_checkpoints,
     remove_later_checkpoints,
@@ -20,10 +20,11 @@ from scout.checkpoint import (
 )
 from scout.config import AUTO, Experiment
 from scout.device import make_device, settled
+from scout.held_out import HeldOut
 from scout.mission import make_game
 from scout.progress import TrainingProgress
 from scout.resume import changes
-from scout.run_folder import RunFolder
+from scout.run_folder import RunFolder, load_experiment
 from scout.signals import Interrupted, Signals
 from scout.sizes import naming_keys_when_out_of_memory
 from scout.state import rollout_state, whole_state
@@ -65,9 +66,9 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool, signals: Signal
             "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
             *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
         )
-        last_return = folder.last_return()
+        returns = folder.returns()
         folder.close_finished(state["agent_steps"])
-        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], last_return)
+        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], (returns or [None])[-1])
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
     game = make_game(experiment.mission)
@@ -101,6 +102,7 @@ def _run(
         else:
             folder.go_on(experiment, trainer.epoch, changed)
             remove_later_checkpoints(folder.path, trainer.epoch)
+            tracker.best_return = max(folder.returns(), default=tracker.best_return)
             log.info("Going on after update %d, %s agent steps", trainer.epoch, f"{trainer.global_step:,}")
             for change in changed:
                 log.info("Changed: %s", change)
@@ -131,28 +133,37 @@ def _loop(
         state = whole_state(trainer, before_rollout)
         save_checkpoint(folder.path, state, state["update"], experiment.checkpoint.keep)
 
+    game = trainer.vecenv.driver_env.env_cfg
+    held_out = HeldOut(trainer, game, folder.path)
     progress = TrainingProgress(experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step)
     with progress:
         while trainer.global_step < experiment.total_timesteps:
             if signals.stop is not None:
                 raise Interrupted(signals.stop)
-            before_rollout = rollout_state(trainer)
+            before_rollout, steps_before = rollout_state(trainer), trainer.global_step
             try:
-                metrics = update(trainer, trainer.vecenv.driver_env.env_cfg.game.max_steps)
+                metrics = update(trainer, game.game.max_steps)
             except WorkerFailure:
                 save(before_rollout)
                 raise
+            judged = held_out.due(steps_before)
+            if judged:
+                metrics |= held_out.judge()
             folder.log(metrics)
             tracker.log(metrics)
             progress.show(metrics)
             finished = trainer.global_step >= experiment.total_timesteps
             asked = signals.stop is not None or signals.checkpoint
-            if finished or asked or trainer.epoch % experiment.checkpoint.interval == 0:
+            if finished or asked or judged or trainer.epoch % experiment.checkpoint.interval == 0:
                 signals.checkpoint = False
                 save()
+    tracker.log_checkpoint(load_weights(str(folder.path)).path)
+    if experiment.evaluation.film:
+        film = held_out.film()
+        if film is not None:
+            tracker.log_film(film)
     checkpoint = numbered_checkpoints(folder.path)[-1]
-    tracker.log_checkpoint(checkpoint)
-    return TrainingResult(folder.path, checkpoint, trainer.global_step, folder.last_return())
+    return TrainingResult(folder.path, checkpoint, trainer.global_step, (folder.returns() or [None])[-1])
 
 
 def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:

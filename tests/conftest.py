@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "trainer": {"batch_size": 256, "minibatch_size": 128, "bptt_horizon": 16, "update_epochs": 1},
     "vecenv": {"num_envs": 4},
     "checkpoint": {"interval": 1},
+    "evaluation": {"every": None, "film": False},
     "device": {"name": "cpu", "precision": "float32"},
     "wandb": {"mode": "disabled"},
 }
@@ -60,7 +61,7 @@ def tiny_overrides(**changes: Any) -> list[str]:
             for line in (flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"])
         ]
 
-    lines = [line.replace(" ", "") for line in flat(merge(TINY, changes))]
+    lines = [line.replace(" ", "").replace("=None", "=null") for line in flat(merge(TINY, changes))]
     return [line.replace(".name=", "=", 1) if line.count(".") == 1 else line for line in lines]  # a group's option
 
 

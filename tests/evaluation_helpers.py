@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import yaml
 from conftest import tiny_experiment
+from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from scout.config import EvaluationConfig, Experiment, MissionConfig
 from scout.environment import with_map_seed
 from scout.mission import make_game
 from scout.models import make_model
+from scout.playing import play_all
 from scout.policies import NetworkPolicy, NoopPolicy, Policy, RandomPolicy
 
 STEPS = 40
@@ -59,12 +61,18 @@ def config_of(**changes: Any) -> EvaluationConfig:
         "policy": "random",
         "episodes": 3,
         "parallel": 2,
+        "processes": 1,
         "mission": {"max_steps": 20},
         "device": {"name": "cpu"},
     }
     if "checkpoint" in changes:
         base["policy"] = None
     return EvaluationConfig.model_validate(base | changes)
+
+
+def records(policy: Policy, game: MettaGridConfig = GAME, seed: int = 0, episodes: int = 3, **spread: Any) -> list[Any]:
+    """What is recorded of each of the episodes that a policy plays, in this process unless `processes` says more."""
+    return [episode.record for episode in play_all(policy, game, seed, episodes, **{"processes": 1, **spread})]
 
 
 def run_folder(run_dir: Path, experiment: Experiment, network: nn.Module) -> Path:

@@ -245,9 +245,11 @@ def keys_read_in(path: Path, schema: type[Group]) -> set[str]:
         if not isinstance(function, ast.FunctionDef):
             continue
         prefixes = {
-            argument.arg: groups[ast.unparse(argument.annotation)]
+            argument.arg: groups[name]
             for argument in function.args.args
-            if argument.annotation is not None and ast.unparse(argument.annotation) in groups
+            if argument.annotation is not None
+            for name in ast.unparse(argument.annotation).split(" | ")
+            if name in groups
         }
         for node in ast.walk(function):
             key = resolve(node.value, prefixes, schema) if isinstance(node, ast.Assign) else None

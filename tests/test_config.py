@@ -16,7 +16,7 @@ from scout.validation import unknown_key, validate
 @pytest.mark.parametrize(
     ("key", "value", "start"),
     [
-        ("sed", 2, "sed=2 is not a key at the top level; did you mean seed? valid: checkpoint, device, experiment, "),
+        ("sed", 2, "sed=2 is not a key at the top level; did you mean seed? valid: checkpoint, device, evaluation, "),
         (
             "optimizer.learnig_rate",
             0.1,
@@ -134,14 +134,16 @@ def test_two_experiments_share_no_default() -> None:
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ({}, "checkpoint=None policy=None"),
-        ({"checkpoint": "outputs/run", "policy": "noop"}, "checkpoint=outputs/run policy=noop"),
+        ({}, "checkpoint=None policy=None policies=[]"),
+        ({"checkpoint": "outputs/run", "policy": "noop"}, "checkpoint=outputs/run policy=noop policies=[]"),
+        ({"policy": "noop", "policies": ["random"]}, "checkpoint=None policy=noop policies=['random']"),
     ],
 )
-def test_an_evaluation_judges_exactly_one_thing(given: dict[str, str], shown: str) -> None:
-    """Neither a checkpoint nor a policy, or both, are refused with an example of what to give."""
+def test_an_evaluation_judges_exactly_one_thing(given: dict[str, Any], shown: str) -> None:
+    """Neither a checkpoint nor a policy nor policies, or two of them, are refused with an example of what to give."""
     assert refusal(EvaluationConfig, **given) == (
-        f"{shown}: exactly one of them says what to judge, for instance checkpoint=RUN_DIR or policy=random"
+        f"{shown}: exactly one of them says what to judge, for instance checkpoint=RUN_DIR, policy=random or "
+        "policies=[RUN_DIR,random]"
     )
 
 

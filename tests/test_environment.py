@@ -17,9 +17,11 @@ from mettagrid.simulator import Simulation
 from scout.config import MissionConfig, VecenvConfig
 from scout.environment import (
     EVALUATION_MAP_SEEDS,
+    HELD_OUT_MAP_SEEDS,
     TRAINING_MAP_SEEDS,
     EnvFactory,
     evaluation_map_seed,
+    held_out_map_seed,
     training_map_seed,
     with_map_seed,
 )
@@ -95,11 +97,17 @@ def first_map_seed(env: MettaGridPufferEnv) -> int:
 # -- map seeds ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_and_evaluation_draw_from_disjoint_ranges() -> None:
-    """No map seed is in both ranges, and both are what the simulator takes: 0 to 2**63 - 1."""
+def test_training_and_evaluations_draw_from_disjoint_ranges() -> None:
+    """No map seed is in two of the ranges, and all are what the simulator takes: 0 to 2**63 - 1.
+
+    So the maps on which a run's best checkpoint is chosen are neither training's nor those it is judged on.
+    """
     assert TRAINING_MAP_SEEDS.start == 0
-    assert TRAINING_MAP_SEEDS.stop == EVALUATION_MAP_SEEDS.start
+    assert TRAINING_MAP_SEEDS.stop == HELD_OUT_MAP_SEEDS.start
+    assert HELD_OUT_MAP_SEEDS.stop == EVALUATION_MAP_SEEDS.start
     assert EVALUATION_MAP_SEEDS.stop == 2**63
+    assert held_out_map_seed(0, 0) in HELD_OUT_MAP_SEEDS
+    assert held_out_map_seed(7, 2**31) in HELD_OUT_MAP_SEEDS
 
 
 @pytest.mark.parametrize("run_seed", [0, 1, LAST_SEED])

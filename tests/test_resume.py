@@ -327,7 +327,7 @@ def test_a_resumed_run_holds_its_lock(unfinished: Path) -> None:
     """While a resumed run goes on, a second process is told so: going on reads the very file that is locked."""
     folder = RunFolder.of(unfinished)
     folder.go_on(load_experiment(unfinished), 1, [])
-    folder.last_return()
+    folder.returns()
     probe = "import sys, pathlib; from scout.run_folder import is_running; print(is_running(pathlib.Path(sys.argv[1])))"
     assert run_script("-c", probe, str(unfinished)).stdout == "True\n"
     folder.finish("interrupted")

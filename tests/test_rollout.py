@@ -79,7 +79,8 @@ class Watched:
         self.statistics: list[dict[str, float]] = []
         self.size = (0, 0)
         self._with_places = places
-        (self.record,) = play(policy, game, 0, [episode], self._watch)
+        (played,) = play(policy, game, 0, [episode], self._watch)
+        self.record, self.visits = played.record, played.visits
 
     def _watch(self, simulation: Simulation) -> None:
         self.returns.append(simulation.episode_rewards.tolist())
@@ -172,6 +173,17 @@ def test_cells_seen_include_those_after_the_last_step() -> None:
     at_start = watched.cells_seen_at([0])
     assert watched.cells_seen() > at_start, "this episode does not show what this test is about"
     assert watched.record["cells_seen"] == watched.cells_seen()
+
+
+def test_visits_are_the_agents_places_at_every_step() -> None:
+    """Each agent counts once a step in the cell in which the simulator has it, the first and the last included."""
+    watched = Watched(RandomPolicy(), make_game(MissionConfig(max_steps=50)), 1, places=True)
+    expected = np.zeros(watched.size, dtype=int)
+    for places in watched.places:
+        for row, column in places:
+            expected[row, column] += 1
+    assert (watched.visits == expected).all()
+    assert watched.visits.sum() == 51 * 4
 
 
 def test_returns_are_what_the_mission_rewards() -> None:

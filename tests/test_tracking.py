@@ -1,21 +1,23 @@
-"""W&B mirrors metrics.jsonl, asks for nothing, and never takes a run down with it."""
+"""W&B mirrors metrics.jsonl, and shows what a run is, how good it was and what it looked like."""
 
 import base64
 import hashlib
 import json
-import logging
-import os
-import pty
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio
+import numpy as np
 import pytest
-from conftest import ROOT, tiny_experiment
+from conftest import run_script, tiny_experiment, tiny_overrides
+from evaluation_helpers import config_of
 
+from scout.checkpoint import load_weights
 from scout.errors import ScoutError
+from scout.naming import run_name, setting
 from scout.tracking import Tracker
 from scout.training import train
 
@@ -45,9 +47,18 @@ def only(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def history(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The logged metrics, without those that W&B adds: `_step`, `_runtime` and `_timestamp`."""
+    """The logged metrics, without the film and what W&B adds: `_step`, `_runtime` and `_timestamp`."""
     items = [record["history"]["item"] for record in records if record["type"] == "history"]
-    return [{key: value for key, value in item.items() if not key.startswith("_")} for item in items]
+    return [{key: value for key, value in item.items() if not key.startswith(("_", "film."))} for item in items]
+
+
+def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The summary as W&B has it at the end: each record of it adds to those before."""
+    merged: dict[str, Any] = {}
+    for record in records:
+        if record["type"] == "summary":
+            merged |= record["summary"]["update"]
+    return merged
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -78,20 +89,21 @@ def test_agent_steps_are_the_axis_of_every_metric(records: list[dict[str, Any]])
 
 
 def test_the_whole_config_lies_under_the_key_experiment(records: list[dict[str, Any]]) -> None:
-    """W&B's config has the one key `experiment` (and its own), which holds the whole experiment."""
-    config = only(records, "run")["config"]["update"]
-    assert config.keys() - {"_wandb"} == {"experiment"}
-    assert config["experiment"] == tiny_experiment(wandb={"mode": "offline"}).model_dump()
+    """W&B's config has the whole experiment under one key, and beside it the setting that the run's seeds share."""
+    config, experiment = only(records, "run")["config"]["update"], tiny_experiment(wandb={"mode": "offline"})
+    assert config.keys() - {"_wandb"} == {"experiment", "setting"}
+    assert config["experiment"] == experiment.model_dump()
+    assert config["setting"] == setting(experiment)
 
 
-def test_the_last_checkpoint_is_the_runs_model_artifact(records: list[dict[str, Any]], finished_run: Path) -> None:
-    """One artifact of type model, named after the run, holds the last checkpoint: its size and MD5 are the file's."""
+def test_the_best_checkpoint_is_the_runs_model_artifact(records: list[dict[str, Any]], finished_run: Path) -> None:
+    """One artifact of type model, named after the run, holds a checkpoint: its size and MD5 are the file's."""
     artifact = only(records, "artifact")
-    last = finished_run / "checkpoints" / "000002.pt"
     assert (artifact["type"], artifact["name"]) == ("model", f"scout-{only(records, 'run')['run_id']}")
     (entry,) = artifact["manifest"]["contents"]
-    assert (entry["path"], int(entry["size"])) == (last.name, last.stat().st_size)
-    assert base64.b64decode(entry["digest"]) == hashlib.md5(last.read_bytes()).digest()
+    checkpoint = load_weights(str(finished_run)).path
+    assert (entry["path"], int(entry["size"])) == (checkpoint.name, checkpoint.stat().st_size)
+    assert base64.b64decode(entry["digest"]) == hashlib.md5(checkpoint.read_bytes()).digest()
 
 
 def test_a_finished_run_ends_with_exit_code_0(records: list[dict[str, Any]]) -> None:
@@ -111,13 +123,115 @@ def test_a_failed_run_ends_with_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_project_entity_group_tags_and_name_are_those_of_the_config(tmp_path: Path) -> None:
-    """Every key of the group `wandb` reaches W&B, and the job type says that this is training."""
-    keys = {"project": "maps", "entity": "team", "group": "sweep", "tags": ["a", "b"], "name": "first"}
-    Tracker(tiny_experiment(wandb={"mode": "offline", **keys}), tmp_path, "run1").finish("finished")
-    run = only(records_of(tmp_path), "run")
-    expected = {"project": "maps", "entity": "team", "run_group": "sweep", "tags": ["a", "b"], "display_name": "first"}
+    """Every key of the group `wandb` reaches W&B, and the job type says that this is training.
+
+    The tags are the mission's, the network's and the trainer's names, then the user's.
+    """
+    keys = {"project": "maps", "entity": "team", "group": "mine", "tags": ["a", "b"], "name": "first"}
+    (tmp_path / "multirun.yaml").touch()  # the user's group is taken within a sweep, too
+    Tracker(tiny_experiment(wandb={"mode": "offline", **keys}), tmp_path / "0", "run1").finish("finished")
+    run = only(records_of(tmp_path / "0"), "run")
+    expected = {"project": "maps", "entity": "team", "run_group": "mine", "display_name": "first"}
     assert {key: run.get(key) for key in expected} == expected
     assert run["job_type"] == "train"
+    assert run["tags"] == ["scout_tutorial", "cnn_lstm", "ppo", "a", "b"]
+
+
+def test_a_run_of_its_own_has_a_telling_name_and_no_group(records: list[dict[str, Any]]) -> None:
+    """Without a name of the user's the run is called by its differences to the defaults."""
+    run = only(records, "run")
+    assert run["display_name"] == run_name(tiny_experiment())
+    assert "run_group" not in run
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
+    """Both runs of a sweep have the name of its folder as their group, and names that say which is which."""
+    sweep = tmp_path / "my_sweep"
+    overrides = tiny_overrides(wandb={"mode": "offline"})
+    done = run_script("train.py", "-m", f"hydra.sweep.dir={sweep}", *overrides, "seed=1,2")
+    assert done.returncode == 0, done.stderr
+    runs = [only(records_of(sweep / job), "run") for job in ("0", "1")]
+    assert [run["run_group"] for run in runs] == ["my_sweep", "my_sweep"]
+    assert [run["display_name"].rpartition(" ")[2] for run in runs] == ["seed=1", "seed=2"]
+
+
+def test_the_summary_has_the_last_and_the_best_return_also_after_a_resume(tmp_path: Path) -> None:
+    """Of returns 1, 5 and 3, then, after a resume, 2 and 4: best 5 and last 3, then best 5 and last 4.
+
+    The second part is a record of its own, since the runs are offline: it is told the best of the first.
+    """
+    experiment = tiny_experiment(wandb={"mode": "offline"})
+    found = []
+    for part, returns, before in (("first", [1.0, 5.0, 3.0], -math.inf), ("second", [2.0, 4.0], 5.0)):
+        tracker = Tracker(experiment, tmp_path / part, "run1")
+        tracker.best_return = before
+        for update, value in enumerate(returns, start=1):
+            tracker.log({"agent_steps": 256 * update, "update": update, "environment/episode_return": value})
+        tracker.log({"agent_steps": 2048, "update": 8})  # in which no episode ended
+        tracker.finish("finished")
+        whole = summary(records_of(tmp_path / part))
+        found.append((whole["environment/best_episode_return"], whole["environment/episode_return"]))
+    assert found == [(5, 3), (5, 4)]
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A film in both formats and a picture, all of 2 noisy frames; W&B stages its tables beside them."""
+    frames = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
+    for name in ("film.mp4", "film.gif"):
+        imageio.mimsave(tmp_path / name, list(frames))
+    imageio.imwrite(tmp_path / "picture.png", frames[0])
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_films_pictures_and_tables_stand_beside_the_last_update(shown: Path) -> None:
+    """All are in the row of the update before them, with the files' own bytes; the update after them is not lost."""
+    tracker = Tracker(tiny_experiment(wandb={"mode": "offline"}), shown / "run", "run1")
+    tracker.log({"agent_steps": 256, "update": 1})
+    tracker.log_film(shown / "film.mp4")
+    tracker.log_film(shown / "film.gif", "small")
+    tracker.log_picture("where", shown / "picture.png")
+    tracker.log_table("episodes", ["policy", "return"], [["random", 1.5], ["noop", None]])
+    tracker.log({"agent_steps": 512, "update": 2})
+    tracker.finish("finished")
+    rows = [record["history"]["item"] for record in records_of(shown / "run") if record["type"] == "history"]
+    assert [row["update"] for row in rows] == [1, 2]
+    (folder,) = wandb_folders(shown / "run")
+    for name, kind, file in (
+        ("film", "video-file", "film.mp4"),
+        ("small", "video-file", "film.gif"),
+        ("where", "image-file", "picture.png"),
+    ):
+        assert rows[0][f"{name}._type"] == kind
+        assert (folder / "files" / rows[0][f"{name}.path"]).read_bytes() == (shown / file).read_bytes()
+    table = json.loads((folder / "files" / rows[0]["episodes.path"]).read_text())
+    assert table == {"columns": ["policy", "return"], "data": [["random", 1.5], ["noop", None]]}
+
+
+def test_an_evaluation_is_a_run_of_its_own_kind(tmp_path: Path) -> None:
+    """It has its job type, its config under `evaluation`, the tags it is given, and what it found as its summary."""
+    config = config_of(wandb={"mode": "offline", "tags": ["mine"]})
+    tracker = Tracker(config, tmp_path, tags=["scout_tutorial"])
+    tracker.summarize({"random/return": 1.5})
+    tracker.finish("finished")
+    records = records_of(tmp_path)
+    run = only(records, "run")
+    assert (run["job_type"], run["tags"]) == ("evaluate", ["scout_tutorial", "mine"])
+    assert run["display_name"] == "evaluate policy=random mission.max_steps=20 episodes=3"
+    assert run["config"]["update"]["evaluation"] == config.model_dump()
+    assert summary(records)["random/return"] == 1.5
+    assert not [record for record in records if record["type"] == "metric"]
+
+
+def test_wandb_is_imported_by_nothing_before_it_is_needed() -> None:
+    """Neither wandb nor wandb_workspaces, which take seconds, is loaded with the modules that use them."""
+    program = (
+        "import sys, scout.naming, scout.tracking, scout.dashboard\n"
+        "print([name for name in ('wandb', 'wandb_workspaces', 'torch') if name in sys.modules])"
+    )
+    assert run_script("-c", program).stdout.strip() == "[]"
 
 
 def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
@@ -137,111 +251,3 @@ def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
         [{"agent_steps": 256, "update": 1}],
         [{"agent_steps": 512, "update": 2}],
     ]
-
-
-@pytest.fixture
-def without_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `import wandb` fail, as it does where the package is not installed."""
-    monkeypatch.setitem(sys.modules, "wandb", None)
-
-
-@pytest.mark.usefixtures("without_wandb")
-def test_a_disabled_run_needs_no_wandb_and_leaves_nothing_of_it(train_tiny: Callable[..., Path]) -> None:
-    """With wandb=disabled a whole run neither imports the package nor makes a wandb folder."""
-    run_dir = train_tiny(wandb={"mode": "disabled"})
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
-    assert not (run_dir / "wandb").exists()
-
-
-@pytest.mark.usefixtures("without_wandb")
-@pytest.mark.parametrize("mode", ["offline", "online"])
-def test_a_wandb_that_is_not_installed_is_an_error_with_both_ways_out(mode: str, tmp_path: Path) -> None:
-    """Without the package the error names the mode that needs it, and says: install it, or take wandb=disabled."""
-    with pytest.raises(
-        ScoutError, match=rf"^wandb={mode} needs the package wandb.*: install it, or take wandb=disabled$"
-    ):
-        Tracker(tiny_experiment(wandb={"mode": mode}), tmp_path, "run1")
-
-
-NETRC_OF_ANOTHER = "machine example.com login me password secret\n"
-
-
-@pytest.mark.parametrize("netrc", [None, NETRC_OF_ANOTHER], ids=["no netrc", "netrc without W&B"])
-def test_online_without_a_key_is_an_error_at_once_and_never_a_prompt(netrc: str | None, tmp_path: Path) -> None:
-    """Even on a terminal, where W&B would ask, wandb=online without a key ends with the three ways out."""
-    if netrc is not None:
-        (tmp_path / ".netrc").write_text(netrc)
-    program = (
-        "import pathlib, sys; from conftest import tiny_experiment; from scout.tracking import Tracker\n"
-        "try: Tracker(tiny_experiment(wandb={'mode': 'online'}), pathlib.Path(sys.argv[1]) / 'run', 'run1')\n"
-        "except Exception as error: print(f'{type(error).__name__}: {error}')"
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "NETRC"))}
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "tests")}
-    terminal, its_end = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        cwd=ROOT,
-        env=environment,
-        stdin=its_end,
-        stdout=its_end,
-        stderr=its_end,
-    )
-    assert process.wait(timeout=30) == 0  # a prompt would wait for an answer that never comes
-    os.close(its_end)
-    shown = os.read(terminal, 100_000).decode()
-    os.close(terminal)
-    expected = "ScoutError: wandb=online needs a key: run `wandb login`, set WANDB_API_KEY, or take wandb=offline"
-    assert shown.strip() == expected
-
-
-@pytest.fixture
-def broken_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """W&B runs that break when the second update is logged; gives the agent steps of each attempt to log."""
-    attempts: list[int] = []
-    opened: list[Any] = []
-
-    class Breaking(Tracker):
-        def _begin(self, wandb: Any, mode: str, run_id: str | None = None) -> Any:
-            run = super()._begin(wandb, mode, run_id)
-            opened.append(run)
-            works = run.log
-
-            def breaks(metrics: dict[str, float], step: int) -> None:
-                attempts.append(int(metrics["agent_steps"]))
-                if len(attempts) == 2:
-                    raise ConnectionResetError("the service is gone")
-                works(metrics, step=step)
-
-            run.log = breaks
-            return run
-
-    monkeypatch.setattr("scout.training.Tracker", Breaking)
-    yield attempts
-    for run in opened:
-        run.finish()
-
-
-def test_a_wandb_that_breaks_midway_does_not_stop_the_run(
-    broken_wandb: list[int], train_tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Training goes on to its end with every line in metrics.jsonl; W&B is given up with a single warning."""
-    run_dir = train_tiny(total_timesteps=768, wandb={"mode": "offline"})
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
-    assert [line["agent_steps"] for line in metrics_of(run_dir)] == [256, 512, 768]
-    assert broken_wandb == [256, 512]
-    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warnings == ["W&B stopped working (the service is gone); the run goes on, and metrics.jsonl has everything"]
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("project", "a/b"),
-        ("tags", ["x" * 65]),
-    ],
-)
-def test_a_key_that_wandb_refuses_is_an_error_and_no_fault(key: str, value: Any, tmp_path: Path) -> None:
-    """What W&B's own checks refuse is told as the user's mistake, with W&B's words."""
-    with pytest.raises(ScoutError, match=r"(?s)^wandb=offline failed: .*(Invalid project name|65 characters)"):
-        Tracker(tiny_experiment(wandb={"mode": "offline", key: value}), tmp_path, "run1")

@@ -1,0 +1,130 @@
+"""Who is judged: checkpoints, sweeps of them, and baselines, all on one mission."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mettagrid.config.mettagrid_config import MettaGridConfig
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+
+from scout.checkpoint import Weights, load_into, load_weights
+from scout.config import EvaluationConfig, EvaluationMission, Experiment, MissionConfig
+from scout.device import make_device
+from scout.errors import ScoutError, nearest
+from scout.files import CONFIG, STATUS
+from scout.mission import make_game
+from scout.model_config import CnnLstmConfig
+from scout.models import make_model, set_fast_layers
+from scout.policies import BASELINES, NetworkPolicy, Policy, make_baseline
+from scout.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One policy, and what it was made by."""
+
+    policy: Policy
+    experiment: Experiment | None
+    """The run of its network; None for a baseline and a bare state_dict."""
+    greedy: bool = False
+    """Whether it is the greedy one of two, sampled and greedy, of the same network."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables and records."""
+        return self.policy.name
+
+
+def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], MettaGridConfig]:
+    """Everybody whom the config names, in that order, and the mission that all of them play.
+
+    Raises ScoutError for whom it does not find, and for runs of several missions where none is chosen.
+    """
+    if config.policy is not None and not _is_baseline(config.policy):
+        raise ScoutError(f"policy={config.policy} is unknown; {nearest(config.policy, [*BASELINES, 'cogames/NAME'])}")
+    names = [str(config.checkpoint)] if config.checkpoint else [config.policy] if config.policy else config.policies
+    if config.policies:
+        names = [each for name in names for each in _expanded(name)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ScoutError(f"policies={config.policies}: {', '.join(repeated)} is in it more than once: once is enough")
+    weights = {name: load_weights(name) for name in names if not _is_baseline(name) or config.checkpoint}
+    if config.model is not None and all(loaded.experiment is not None for loaded in weights.values()):
+        whose = f": {', '.join(weights)} has its own; leave" if weights else f" with policy={', '.join(names)}: leave"
+        raise ScoutError(f"model={config.model.name} has no effect{whose} it out")
+    game = make_game(_mission(config, weights))
+    env_info = PolicyEnvInterface.from_mg_cfg(game)
+    device = make_device(config.device) if weights else "cpu"
+    styles = {False: [False], True: [True], "both": [False, True]}[config.greedy]
+    found = []
+    for name in names:
+        if name not in weights:
+            found.append(Contestant(make_baseline(name, env_info), None))
+            continue
+        loaded = weights[name]
+        model = loaded.experiment.model if loaded.experiment else config.model or CnnLstmConfig()
+        for greedy in styles:
+            network = make_model(model, env_info)
+            load_into(network, loaded)
+            network = network.to(device)
+            set_fast_layers(network, config.device.fast_layers)
+            second = config.greedy == "both" and greedy
+            title = f"{name} (greedy)" if second else name
+            policy = NetworkPolicy(title, network, device, greedy, config.device.precision)
+            found.append(Contestant(policy, loaded.experiment, second))
+        steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
+        log.info("Checkpoint: %s%s", loaded.path, steps)
+    return found, game
+
+
+def _is_baseline(name: str) -> bool:
+    return name in BASELINES or name.startswith("cogames/")
+
+
+def _expanded(name: str) -> list[str]:
+    """A sweep's folder as its runs in their order; anything else as it is."""
+    folder = Path(name)
+    if _is_baseline(name):
+        return [name]
+    if not folder.exists():
+        raise ScoutError(
+            f"policies={name} is neither a baseline nor a run folder, a sweep's folder or a checkpoint; "
+            f"{nearest(name, [*BASELINES, 'cogames/NAME'])}"
+        )
+    if not folder.is_dir() or (folder / CONFIG).is_file():
+        return [name]
+    runs = [path.parent for path in folder.glob(f"*/{STATUS}")]
+    judgeable = [path for path in runs if any((path / "checkpoints").glob("*.pt"))]
+    if not judgeable:
+        raise ScoutError(f"policies={name} has no run with a checkpoint in it: expected a run folder or a sweep's")
+    for path in sorted(set(runs) - set(judgeable)):
+        log.warning("%s has no checkpoint yet, so it is left out", path)
+    return [str(path) for path in sorted(judgeable, key=lambda path: (len(path.name), path.name))]
+
+
+def _mission(config: EvaluationConfig, weights: dict[str, Weights]) -> MissionConfig:
+    """The mission that is named whole, or the runs' with the single keys that are given."""
+    given = config.mission or {}
+    if given.keys() >= MissionConfig.model_fields.keys():
+        return validate(EvaluationMission, {"mission": given}).mission
+    theirs = {name: loaded.experiment.mission for name, loaded in weights.items() if loaded.experiment}
+    different = {json.dumps(mission.model_dump(exclude={"name"})) for mission in theirs.values()}
+    if len(different) > 1:
+        listed = ", ".join(f"{name}: {mission.name}" for name, mission in theirs.items())
+        raise ScoutError(
+            f"policies: the runs were trained on different missions ({listed}); "
+            "choose the one to judge them on, for instance mission=scout_tutorial"
+        )
+    base = next(iter(theirs.values()), MissionConfig()).model_dump()
+    return validate(EvaluationMission, {"mission": _merged(base, given)}).mission
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = base[key] | value if deeper else value
+    return base

@@ -1,0 +1,79 @@
+"""Makes the page: `python -m scout.report RUN_OR_MULTIRUN... [--output DIR] [--overwrite]`."""
+
+import argparse
+import csv
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from scout.errors import ScoutError
+from scout.report.content import header, runs_csv, section_parts
+from scout.report.page import Html, element, page
+from scout.report.runs import Found, read
+from scout.report.sections import sections_of
+from scout.report.style import drawing
+
+PAGE, PICTURES, RUNS = "index.html", "pictures", "runs.csv"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 1, and one message on stderr, for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scout.report",
+        description="One self-contained HTML page, its pictures as PNG and a table as CSV about training runs.",
+    )
+    help_paths = "folders that are, or hold, training runs and evaluations"
+    parser.add_argument("paths", nargs="+", type=Path, metavar="RUN_OR_MULTIRUN", help=help_paths)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write; else outputs/reports/TIME")
+    parser.add_argument("--overwrite", action="store_true", help="replace the page that is in DIR already")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(arguments)
+    start, made = time.perf_counter(), datetime.now().astimezone()
+    output = given.output or Path("outputs/reports") / f"{made:%Y-%m-%d_%H-%M-%S-%f}"
+    command = shlex.join(["python", "-m", "scout.report", *arguments])
+    try:
+        found = read(given.paths)
+        write_report(found, output, given.overwrite, command, made)
+    except ScoutError as error:
+        print(error, file=sys.stderr)
+        return 1
+    seconds = time.perf_counter() - start
+    print(f"{len(found.runs)} runs and {len(found.evaluations)} evaluations in {seconds:.1f} s: {output / PAGE}")
+    return 0
+
+
+def write_report(found: Found, output: Path, overwrite: bool, command: str, made: datetime) -> None:
+    """Writes index.html, runs.csv and pictures/ into `output`; no picture of a page that is replaced stays.
+
+    Raises ScoutError where there is such a page and `overwrite` is false, and where the folder cannot be written.
+    """
+    taken = [output / name for name in (PAGE, RUNS, PICTURES) if (output / name).exists()]
+    if taken and not overwrite:
+        raise ScoutError(f"{taken[0]} is there already: choose another folder with --output, or add --overwrite")
+    sections = sections_of(found)
+    try:
+        (output / PICTURES).mkdir(parents=True, exist_ok=True)
+        for outdated in (output / PICTURES).glob("mission*_*.png"):
+            outdated.unlink()
+        with (output / RUNS).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(runs_csv(sections))
+        body = list(header(found, command, made))
+        if len(sections) > 1:
+            links = (element("a", each.title, href=f"#mission{number}") for number, each in enumerate(sections, 1))
+            body.append(element("p", Html(f"Missions: {', '.join(links)}")))
+        with drawing(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks, of a lone value on an axis
+            for number, section in enumerate(sections, start=1):
+                body += section_parts(section, number, output)
+        (output / PAGE).write_text(page("Training report", body), encoding="utf-8")
+    except OSError as error:
+        reason = f"{error.filename or output} cannot be written ({error.strerror})"
+        raise ScoutError(f"{reason}: choose another folder with --output") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What belongs together: runs of one mission in a section, and in it the runs of one config in a group."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scout.config import MissionConfig
+from scout.references import Reference, references
+from scout.report.runs import HELD_OUT, RETURN, Evaluation, Found, Run
+from scout.resume import flat
+from scout.statistics import bootstrap_interval
+
+# These change neither what a run learns nor how fast.
+_WITHOUT_EFFECT = (
+    *("seed", "resume", "log_interval", "mission.name", "device.threads", "evaluation.", "wandb.", "checkpoint."),
+    *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
+)
+_OPTIONS = ("model.name", "trainer.name")  # a group of keys of its own behind each name
+_LONGEST_NAME = 160
+
+Config = dict[str, Any]
+"""An experiment as dotted keys."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed, and in keys without effect on the result."""
+
+    name: str
+    """What sets it apart from the other groups."""
+    config: Config
+    runs: list[Run]
+    held_out: bool
+    """Whether final returns are those of held-out evaluations, and not training's."""
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs that means are made of: those that finished, or all where none did."""
+        return [run for run in self.runs if run.state == "finished"] or self.runs
+
+    @property
+    def finals(self) -> list[float]:
+        """Final returns of the runs that count and have one."""
+        return [final for final in (run.final(self.held_out) for run in self.counted) if np.isfinite(final)]
+
+    @property
+    def mean(self) -> float:
+        """Of the final returns; -inf without any, so that these groups come last."""
+        return float(np.mean(self.finals)) if self.finals else -np.inf
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything of one mission."""
+
+    title: str
+    mission: MissionConfig
+    groups: list[Group]
+    """Those with the highest final return first."""
+    differing: list[str]
+    """Keys in which the groups differ."""
+    held_out: bool
+    evaluations: list[Evaluation]
+    references: dict[str, Reference]
+    """Returns of baselines on this mission, by their names."""
+
+
+def sections_of(found: Found) -> list[Section]:
+    """A section for each mission, those with most runs first; missions are equal when all but their name is."""
+    missions: dict[str, MissionConfig] = {}
+    runs: dict[str, list[Run]] = defaultdict(list)
+    evaluations: dict[str, list[Evaluation]] = defaultdict(list)
+    for run in found.runs:
+        runs[_identity(run.experiment.mission, missions)].append(run)
+    for evaluation in found.evaluations:
+        if evaluation.mission is not None:
+            evaluations[_identity(evaluation.mission, missions)].append(evaluation)
+    keys = sorted(missions, key=lambda key: -len(runs[key]))
+    titles = _titles([missions[key] for key in keys])
+    return [
+        _section(title, missions[key], runs[key], evaluations[key]) for key, title in zip(keys, titles, strict=True)
+    ]
+
+
+def written(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def differing_keys(configs: Sequence[Config]) -> list[str]:
+    """The keys with an effect whose values differ, or that some configs lack."""
+    keys = {key: None for config in configs for key in config if not key.startswith(_WITHOUT_EFFECT)}
+    return [key for key in keys if len({written(config.get(key, "")) for config in configs}) > 1]
+
+
+def naming_keys(configs: Sequence[Config], differing: Iterable[str]) -> list[str]:
+    """The differing keys that set configs apart: without those that only follow the choice of a network or trainer."""
+    chosen = []
+    for key in differing:
+        option = f"{key.split('.')[0]}.name"
+        within = option in _OPTIONS and key != option
+        values = defaultdict(set)
+        for config in configs:
+            values[config.get(option) if within else None].add(written(config.get(key, "")))
+        if any(len(different) > 1 for different in values.values()):
+            chosen.append(key)
+    return chosen
+
+
+def finals_are_held_out(runs: Sequence[Run]) -> bool:
+    """Whether final returns are those of the last held-out evaluation: where all runs that finished have one.
+
+    Else they are training's for all runs of the section, so that no two measures are compared.
+    """
+    runs = [run for run in runs if run.state == "finished"] or runs
+    runs = [run for run in runs if run.has(RETURN) or run.has(HELD_OUT)]
+    return bool(runs) and all(run.has(HELD_OUT) for run in runs)
+
+
+def _identity(mission: MissionConfig, missions: dict[str, MissionConfig]) -> str:
+    key = json.dumps(mission.model_dump(exclude={"name"}), sort_keys=True)
+    missions.setdefault(key, mission)
+    return key
+
+
+def _titles(missions: Sequence[MissionConfig]) -> list[str]:
+    """Their names, and where several have the same, what differs between these."""
+    titles = []
+    for mission in missions:
+        alike = [flat(other.model_dump()) for other in missions if other.name == mission.name]
+        titles.append(f"{mission.name} {_name(flat(mission.model_dump()), differing_keys(alike))}".strip())
+    return titles
+
+
+def _section(title: str, mission: MissionConfig, runs: Sequence[Run], evaluations: list[Evaluation]) -> Section:
+    members: dict[str, list[Run]] = defaultdict(list)
+    configs: dict[str, Config] = {}
+    for run in runs:
+        config = flat(run.experiment.model_dump())
+        effective = {key: value for key, value in config.items() if not key.startswith(_WITHOUT_EFFECT)}
+        key = json.dumps(effective, sort_keys=True)
+        members[key].append(run)
+        configs[key] = config
+    differing = differing_keys(list(configs.values()))
+    names = naming_keys(list(configs.values()), differing)
+    held_out = finals_are_held_out(runs)
+    groups = []
+    for number, (key, config) in enumerate(configs.items(), start=1):
+        name = _name(config, names) or (runs[0].name if len(runs) == 1 else f"all {len(runs)} runs")
+        name = name if len(name) <= _LONGEST_NAME else f"config {number}"
+        groups.append(Group(name, config, members[key], held_out))
+    groups.sort(key=lambda group: -group.mean)
+    return Section(title, mission, groups, differing, held_out, evaluations, _references(mission, evaluations))
+
+
+def _name(config: Config, keys: Iterable[str]) -> str:
+    return " ".join(f"{key.removesuffix('.name')}={written(config[key])}" for key in keys if key in config)
+
+
+def _references(mission: MissionConfig, evaluations: Iterable[Evaluation]) -> dict[str, Reference]:
+    """Those that are known of the mission, and the baselines of evaluations, which replace them."""
+    found = dict(references(mission))
+    for evaluation in evaluations:
+        for baseline in sorted(evaluation.baselines):
+            returns = evaluation.returns[baseline]
+            mean = float(np.mean(returns))
+            low, high = bootstrap_interval(returns) or (mean, mean)
+            found[baseline] = Reference(mean=mean, low=low, high=high, episodes=len(returns))
+    return found

@@ -1,0 +1,191 @@
+"""How the judged compare: a line for each of them and for each group of training seeds, and paired differences."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from scout.contestants import Contestant
+from scout.naming import setting
+from scout.statistics import bootstrap_interval, improvement, interval, iqm
+
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What became of one policy, or of several runs that differ in their training seed alone."""
+
+    policy: str
+    runs: int
+    episodes: int
+    mean: float
+    """Mean over episodes of the mean return per agent."""
+    interval: Interval
+    """95% bootstrap interval of the mean: over maps, and over training seeds where there are several."""
+    iqm: float
+    iqm_interval: Interval
+    cell_visited: float
+    gear: float
+    deaths: float
+    cells_seen: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One against another on the same maps."""
+
+    policy: str
+    other: str
+    difference: float
+    """Of the mean returns, the policy's less the other's."""
+    interval: Interval
+    probability: float
+    """That the policy does better on a map, over pairs of training seeds where there are several."""
+    probability_interval: Interval
+
+
+class Side:
+    """The episodes of one line of the table: a list for each run, all on the same maps."""
+
+    def __init__(self, name: str, runs: Sequence[list[dict[str, Any]]]) -> None:
+        self.name, self.runs = name, runs
+        self.scores = np.array([[episode["return"] for episode in run] for run in runs])
+        """Mean return per agent, [runs, maps]."""
+
+    def standing(self) -> Standing:
+        episodes = [episode for run in self.runs for episode in run]
+
+        def mean(key: str) -> float:
+            return float(np.mean([episode[key] for episode in episodes]))
+
+        return Standing(
+            policy=self.name,
+            runs=len(self.runs),
+            episodes=len(episodes),
+            mean=float(self.scores.mean()),
+            interval=_interval(np.mean, self.scores),
+            iqm=iqm(self.scores),
+            iqm_interval=_interval(iqm, self.scores),
+            cell_visited=mean("cell_visited"),
+            gear=mean("gear"),
+            deaths=mean("deaths"),
+            cells_seen=None if episodes[0]["cells_seen"] is None else mean("cells_seen"),
+        )
+
+    def against(self, other: "Side") -> Comparison:
+        ours, theirs = self.scores, other.scores
+        single = len(ours) == len(theirs) == 1
+        wins = (ours > theirs) + 0.5 * (ours == theirs)
+        return Comparison(
+            policy=self.name,
+            other=other.name,
+            difference=float(ours.mean() - theirs.mean()),
+            interval=bootstrap_interval((ours - theirs)[0]) if single else interval(_difference, ours, theirs),
+            probability=improvement(ours, theirs),
+            probability_interval=bootstrap_interval(wins[0]) if single else interval(improvement, ours, theirs),
+        )
+
+
+def sides_of(contestants: Sequence[Contestant], played: Sequence[list[dict[str, Any]]]) -> list[Side]:
+    """One side for each policy, and before the runs that differ in their seed alone one for all of them together."""
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for index, contestant in enumerate(contestants):
+        experiment = contestant.experiment
+        key = (contestant.name if experiment is None else setting(experiment), contestant.greedy)
+        groups.setdefault(key, []).append(index)
+    sides = []
+    for (name, greedy), members in groups.items():
+        if len(members) > 1:
+            style = " (greedy)" if greedy else ""
+            sides.append(Side(f"{name}, {len(members)} seeds{style}", [played[member] for member in members]))
+        sides += [Side(contestants[member].name, [played[member]]) for member in members]
+    return sides
+
+
+def compared(sides: Sequence[Side]) -> list[Comparison]:
+    """The first side, and so what was named first, against each of the others."""
+    return [sides[0].against(other) for other in sides[1:] if not _part_of(sides[0], other)]
+
+
+def _part_of(side: Side, other: Side) -> bool:
+    return len(side.runs) > 1 and any(run is own for run in other.runs for own in side.runs)
+
+
+def as_objects(rows: Sequence[Standing | Comparison]) -> list[dict[str, Any]]:
+    """As they are stored in JSON."""
+    return [asdict(row) for row in rows]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """For the terminal: of a path the end that no other of the names has; other names as they are."""
+
+    def end(name: str, parts: int) -> str:
+        return "/".join(name.rstrip("/").split("/")[-parts:])
+
+    short = {}
+    for name in names:
+        parts = 1 if Path(name).exists() else 2  # cogames/starter is no path
+        while parts < name.count("/") + 1 and (
+            end(name, parts).isdigit() or any(end(other, parts) == end(name, parts) for other in names if other != name)
+        ):
+            parts += 1
+        short[name] = end(name, parts)
+    return short
+
+
+def standings_table(standings: Sequence[Standing]) -> Table:
+    """One line a policy; it fits a terminal of 80 columns, in which long names are broken and nothing is cut off."""
+    names = short_names([row.policy for row in standings])
+    table = _table("episodes", "return", "95% interval", "IQM", "gear", "deaths", "cells")
+    table.caption = (
+        "Means over episodes, all but cells (those that the team saw) per agent. IQM: mean of the middle half."
+    )
+    for row in standings:
+        seen = "-" if row.cells_seen is None else f"{row.cells_seen:,.0f}"
+        numbers = (f"{row.iqm:.2f}", f"{row.gear:.2f}", f"{row.deaths:.2f}", seen)
+        table.add_row(Text(names[row.policy]), str(row.episodes), f"{row.mean:.2f}", _written(row.interval), *numbers)
+    return table
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+    """How the first policy fares against each of the others."""
+    table = _table("difference", "95% interval", "better", "95% interval")
+    table.columns[0].header = "against"
+    names = short_names([comparisons[0].policy, *(row.other for row in comparisons)])
+    table.title = Text(f"{names[comparisons[0].policy]}, on the same maps")
+    table.caption = "Difference of the mean returns; better: the probability of doing better on a map."
+    for row in comparisons:
+        shares = None if row.probability_interval is None else tuple(100 * bound for bound in row.probability_interval)
+        percent = "-" if shares is None else f"{shares[0]:.0f} .. {shares[1]:.0f}%"
+        better = (f"{row.probability:.0%}", percent)
+        table.add_row(Text(names[row.other]), f"{row.difference:+.2f}", _written(row.interval), *better)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    # Two spaces between columns: all of them fit in a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("policy", overflow="fold", min_width=8)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _written(interval: Interval) -> str:
+    return "-" if interval is None else f"{interval[0]:.2f} .. {interval[1]:.2f}"
+
+
+def _interval(statistic: Any, scores: NDArray[np.float64]) -> Interval:
+    """Of one run by scipy, over its maps; of several over runs and maps."""
+    return bootstrap_interval(scores[0], statistic) if len(scores) == 1 else interval(statistic, scores)
+
+
+def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    return float(ours.mean() - theirs.mean())

@@ -1,0 +1,500 @@
+"""What the report reads of runs and evaluations, and what it makes of them."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.text
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from report_helpers import only_run, only_section, row, rows, write_evaluation, write_run
+
+from scout.config import MissionConfig
+from scout.errors import ScoutError
+from scout.references import Reference
+from scout.report.content import runs_csv
+from scout.report.curves import bin_edges, bridged, held_out_points, metric_curve
+from scout.report.effects import Effect, effects_of, effects_picture, explained
+from scout.report.pictures import learning_curves
+from scout.report.runs import RETURN, read, read_metrics
+from scout.report.sections import sections_of, written
+from scout.report.style import STYLES, drawing, new_figure, short_number, styles_for
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_run_is_read(finished_run: Path) -> None:
+    """What training left behind: its state, every update, their seconds, and the memory."""
+    run = only_run(finished_run)
+    assert (run.name, run.state, run.left_out) == ("finished", "finished", 0)
+    lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
+    assert list(run.steps) == [line["agent_steps"] for line in lines]
+    assert run.has(RETURN) == any(RETURN in line for line in lines)
+    assert run.minutes[-1] > 0
+    assert run.memory > 100
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"agent_steps": 400, "upd',
+        b"\x00\xff\xfe garbage\n",
+        b"[1, 2]\n",
+        b"\n",
+        b'{"update": 4}\n',
+        b'{"agent_steps": "400"}\n',
+        b'{"agent_steps": 300, "update": 3}\n',
+        b"[" * 100_000,
+    ],
+    ids=["cut off", "no text", "no object", "empty", "no steps", "steps as text", "steps that go back", "very deep"],
+)
+def test_a_damaged_line_is_left_out_and_counted(tmp_path: Path, damage: bytes) -> None:
+    """The good lines are used, whatever stands after them."""
+    path = write_run(tmp_path / "run", rows([1, 2, 3])) / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + damage)
+    metrics, left_out = read_metrics(path)
+    assert left_out == 1
+    assert list(metrics["agent_steps"]) == [100, 200, 300]
+
+
+def test_lines_after_a_damaged_one_are_used(tmp_path: Path) -> None:
+    """A damaged line costs itself alone; values that are no finite numbers are missing ones."""
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        json.dumps(row(1)),
+        "{",
+        json.dumps(row(2, episode_return=float("inf"))),
+        json.dumps(row(3) | {RETURN: None}),
+    ]
+    path.write_text("\n".join(lines))
+    metrics, left_out = read_metrics(path)
+    assert left_out == 1
+    assert list(metrics["agent_steps"]) == [100, 200, 300]
+    assert np.isnan(metrics[RETURN]).all()
+
+
+def test_a_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+    """A status that says running, of a run that no process trains, is not believed."""
+    assert only_run(write_run(tmp_path / "run", rows([1]), state="running")).state == "killed"
+
+
+def test_a_run_that_is_being_trained_runs(tmp_path: Path) -> None:
+    """While another process holds the run's lock, it is running."""
+    folder = write_run(tmp_path / "run", rows([1]), state="running")
+    lock = f"import fcntl; f = open({str(folder / 'metrics.jsonl')!r}, 'a'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"{lock}; print(1, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert only_run(folder).state == "running"
+        holder.communicate(b"\n")
+
+
+def test_a_failed_run_has_its_reason(tmp_path: Path) -> None:
+    """State and reason are those of status.json."""
+    run = only_run(write_run(tmp_path / "run", [], state="failed", reason="losses/value_loss=nan"))
+    assert (run.state, run.reason) == ("failed", "losses/value_loss=nan")
+
+
+def test_runs_are_found_at_any_depth_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Names are paths from what all have in common; checkpoints/ and wandb/ are not searched."""
+    for name in ("sweep/10", "sweep/2", "other/deep/run"):
+        write_run(tmp_path / name, [])
+    write_run(tmp_path / "sweep/2/wandb/not", [])
+    write_run(tmp_path / "sweep/2/checkpoints/not", [])
+    assert [run.name for run in read([tmp_path]).runs] == ["other/deep/run", "sweep/2", "sweep/10"]
+
+
+def test_a_folder_that_is_given_twice_is_read_once(tmp_path: Path) -> None:
+    """A run counts once, also when a folder above it is given as well."""
+    folder = write_run(tmp_path / "run", [])
+    assert len(read([tmp_path, folder, folder / ".." / "run"]).runs) == 1
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """A config of another version and episodes of another kind are left out, with what is wrong."""
+    write_run(tmp_path / "good", rows([1]))
+    config = write_run(tmp_path / "old", rows([1])) / "config.yaml"
+    config.write_text(config.read_text() + "learning: 3\n")
+    (write_evaluation(tmp_path / "judged", {"random": [1]}) / "episodes.json").write_text('[{"policy": "random"}]')
+    found = read([tmp_path])
+    assert [run.name for run in found.runs] == ["good"]
+    assert set(found.unreadable) == {"old", "judged"}
+    assert "learning=3 is not a key" in found.unreadable["old"]
+    assert "a policy and a return" in found.unreadable["judged"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("nowhere", "does not exist"), ("file", "is a file"), ("empty", "has no")]
+)
+def test_a_path_without_runs_is_one_message(tmp_path: Path, name: str, problem: str) -> None:
+    """The message names the path and what was expected."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ScoutError, match=rf"{name} {problem}.*expected run folders"):
+        read([tmp_path / name])
+
+
+# -- wall time and final values ----------------------------------------------------------------------------------------
+
+
+def test_wall_time_is_that_of_rollouts_updates_and_evaluations(tmp_path: Path) -> None:
+    """Two updates of 2 seconds each, and an evaluation of 56 in the second."""
+    run = only_run(write_run(tmp_path / "run", [row(1), row(2, evaluation_seconds=56), row(3)]))
+    assert list(run.minutes) == pytest.approx([2 / 60, 1, 62 / 60])
+
+
+def test_the_final_training_return_is_that_of_the_last_tenth_of_the_episodes(tmp_path: Path) -> None:
+    """Of 19 episodes the last 2 count, one of which ended in an update together with others."""
+    metrics = [
+        row(1, episode_return=0, episodes=15),
+        row(2, episode_return=4, episodes=3),
+        row(3, episode_return=7),
+        row(4),
+    ]
+    assert only_run(write_run(tmp_path / "run", metrics)).final(held_out=False) == pytest.approx((4 + 7) / 2)
+
+
+def test_the_final_held_out_return_is_the_last_and_the_best_the_highest(tmp_path: Path) -> None:
+    """Evaluations of 3, 9 and 5."""
+    run = only_run(write_run(tmp_path / "run", [row(1, held_out=3), row(2, held_out=9), row(3, held_out=5), row(4)]))
+    assert (run.final(held_out=True), run.best) == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("other", "held_out", "final"),
+    [
+        ({"metrics": rows([2, 2])}, False, 4),
+        ({"metrics": [row(1, held_out=8)]}, True, 7),
+        ({"metrics": rows([2, 2]), "state": "failed"}, True, 7),
+        ({"metrics": []}, True, 7),
+    ],
+    ids=["not evaluated", "evaluated", "failed before", "without returns"],
+)
+def test_final_returns_of_a_mission_are_of_one_kind(tmp_path: Path, other: dict, held_out: bool, final: float) -> None:
+    """They are held-out ones where every finished run with returns has one, and else training's for all."""
+    write_run(tmp_path / "a", [row(1, episode_return=4, held_out=7)])
+    write_run(tmp_path / "b", **other, optimizer={"learning_rate": 0.5})
+    section = only_section(tmp_path)
+    assert section.held_out == held_out
+    (group,) = [group for group in section.groups if group.runs[0].name == "a"]
+    assert group.finals == [final]
+
+
+def test_means_are_of_finished_runs_where_there_are_any(tmp_path: Path) -> None:
+    """A run that failed early does not count beside one that finished; alone it does."""
+    write_run(tmp_path / "a", rows([10]))
+    write_run(tmp_path / "b", rows([2]), seed=2, state="failed")
+    write_run(tmp_path / "c", rows([3]), state="failed", optimizer={"learning_rate": 0.5})
+    assert [group.mean for group in only_section(tmp_path).groups] == [10, 3]
+
+
+# -- groups and missions -----------------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[str]:
+    """The names of the groups below the folder, in alphabetical order."""
+    return sorted(group.name for group in only_section(folder).groups)
+
+
+def test_runs_that_differ_in_seed_and_logging_are_one_group(tmp_path: Path) -> None:
+    """Nothing that is without effect on the result sets runs apart."""
+    write_run(tmp_path / "a", [])
+    without_effect = {"seed": 2, "log_interval": 1.0, "wandb": {"tags": ["x"]}, "checkpoint": {"keep": 9}}
+    write_run(tmp_path / "b", [], **without_effect, device={"threads": 1}, evaluation={"every": None})
+    (group,) = only_section(tmp_path).groups
+    assert [run.name for run in group.runs] == ["a", "b"]
+
+
+def test_a_group_is_called_by_what_sets_it_apart(tmp_path: Path) -> None:
+    """Keys that differ are named in full, those that do not are not named."""
+    for number, (rate, clip) in enumerate([(0.001, 0.1), (0.001, 0.2), (1e-5, 0.1)]):
+        write_run(tmp_path / str(number), [], optimizer={"learning_rate": rate}, trainer={"clip_coef": clip})
+    assert names(tmp_path) == [
+        "trainer.clip_coef=0.1 optimizer.learning_rate=0.001",
+        "trainer.clip_coef=0.1 optimizer.learning_rate=1e-05",
+        "trainer.clip_coef=0.2 optimizer.learning_rate=0.001",
+    ]
+
+
+def test_a_group_with_another_network_is_called_by_its_name_alone(tmp_path: Path) -> None:
+    """Keys that only one network has are not named, but those in which two runs of one network differ are."""
+    write_run(tmp_path / "0", [])
+    write_run(tmp_path / "1", [], model={"name": "conv", "hidden_size": 8})
+    write_run(tmp_path / "2", [], model={"name": "conv", "hidden_size": 16})
+    assert names(tmp_path) == [
+        "model=cnn_lstm model.hidden_size=16",
+        *(f"model=conv model.hidden_size={n}" for n in (16, 8)),
+    ]
+    assert "model.embedding_size" in only_section(tmp_path).differing
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0001, "0.0001"), (0.123456789, "0.123456789"), (None, "null"), (True, "true"), ([1, 2], "[1,2]")],
+)
+def test_values_are_written_as_one_types_them(value: object, text: str) -> None:
+    """No two values look alike, also where they differ in the last digit."""
+    assert written(value) == text
+
+
+def test_runs_of_two_missions_are_two_sections(tmp_path: Path) -> None:
+    """Missions that differ in their name alone are one; where names are alike, titles say what differs."""
+    write_run(tmp_path / "0", [])
+    write_run(tmp_path / "1", [], mission={"name": "another name"})
+    write_run(tmp_path / "2", [], mission={"max_steps": 30})
+    sections = sections_of(read([tmp_path]))
+    assert [len(section.groups[0].runs) for section in sections] == [2, 1]
+    assert [section.title for section in sections] == ["scout_tutorial max_steps=25", "scout_tutorial max_steps=30"]
+
+
+def test_the_table_of_runs_has_a_row_each(tmp_path: Path) -> None:
+    """Numbers are whole, and what is not known is empty."""
+    write_run(tmp_path / "a", [row(1, held_out=3.25), row(2)], seed=7)
+    write_run(tmp_path / "b", [], state="failed", optimizer={"learning_rate": 0.5})
+    head, *lines = runs_csv(sections_of(read([tmp_path])))
+    assert head[:5] == ["name", "mission", "group", "seed", "state"]
+    group = "optimizer.learning_rate="
+    assert lines == [
+        ["a", "scout_tutorial", f"{group}0.00092", "7", "finished", "200", "3.25", "3.25", "0.06666666667", "50"],
+        ["b", "scout_tutorial", f"{group}0.5", "1", "failed", "0", "", "", "0", ""],
+    ]
+
+
+# -- evaluations -------------------------------------------------------------------------------------------------------
+
+
+def test_baselines_that_were_judged_are_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They replace what is known of the mission under the same name; a network's evaluation is none."""
+    known = {name: Reference(mean=1, low=0, high=2, episodes=9) for name in ("random", "walker")}
+    monkeypatch.setattr("scout.report.sections.references", lambda mission: known)
+    run = write_run(tmp_path / "run", [])
+    mission = MissionConfig(max_steps=25).model_dump()
+    policies = {"random": [4, 6], "cogames/starter": [2, 2], str(run): [9, 9]}
+    write_evaluation(tmp_path / "judged", policies, policies=[*policies], mission=mission)
+    references = only_section(tmp_path).references
+    assert {name: reference.mean for name, reference in references.items()} == {
+        "random": 5,
+        "walker": 1,
+        "cogames/starter": 2,
+    }
+    assert references["random"].episodes == 2
+
+
+def test_an_evaluation_is_of_the_mission_of_the_run_that_was_judged(tmp_path: Path) -> None:
+    """Keys that its config changes are changed; where the run is gone, the mission is not known."""
+    run = write_run(tmp_path / "run", [])
+    for number, (checkpoint, mission) in enumerate(
+        [
+            (run, None),
+            (run / "checkpoints/best.pt", {"max_steps": 50, "team": {"wealth": 9}}),
+            (tmp_path / "gone", None),
+        ]
+    ):
+        folder = tmp_path / "judged" / str(number)
+        write_evaluation(folder, {str(checkpoint): [1]}, checkpoint=str(checkpoint), mission=mission)
+    first, second, third = (evaluation.mission for evaluation in read([tmp_path / "judged"]).evaluations)
+    assert first == MissionConfig(max_steps=25)
+    assert second == MissionConfig.model_validate({"max_steps": 50, "team": {"wealth": 9}})
+    assert third is None
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_curve_is_the_mean_of_the_episodes_in_each_bin(tmp_path: Path) -> None:
+    """The same as a plain loop over all episodes gives, with each of them counted once."""
+    generator = np.random.default_rng(0)
+    metrics = [
+        row(update, episode_return=float(generator.normal()), episodes=int(generator.integers(1, 4)))
+        for update in range(1, 81)
+    ]
+    section = only_section(write_run(tmp_path / "run", metrics))
+    curve = metric_curve(section.groups[0], RETURN)
+    assert curve is not None
+    points, end = len(curve.mean), 8000
+    assert 15 < points < 25, "about 160 episodes, 8 in a point"
+    for point in range(points):
+        episodes: list[float] = []
+        for line in metrics:
+            inside = point * end / points <= line["agent_steps"] < (point + 1) * end / points
+            if inside or (point == points - 1 and line["agent_steps"] == end):
+                episodes += [line[RETURN]] * int(line["environment/episodes"])
+        assert curve.mean[point] == pytest.approx(np.mean(episodes))
+        assert curve.steps[point] == pytest.approx((point + 0.5) * end / points)
+
+
+def test_gaps_are_bridged_and_ends_are_not() -> None:
+    """A straight line leads across bins in which no episode ended; before the first one there is nothing."""
+    nan = np.nan
+    assert list(bridged(np.array([nan, 2, nan, nan, 5, nan]))[1:5]) == [2, 3, 4, 5]
+    assert np.isnan(bridged(np.array([nan, 2, nan, nan, 5, nan]))[[0, 5]]).all()
+
+
+def test_a_mean_curve_ends_where_the_first_of_its_runs_ends(tmp_path: Path) -> None:
+    """No mean is of other runs than the point before it, and the band of equal runs has no width."""
+    write_run(tmp_path / "0", rows([4] * 100))
+    write_run(tmp_path / "1", rows([8] * 50), seed=2)
+    write_run(tmp_path / "2", rows([99] * 100), seed=3, state="failed")
+    curve = metric_curve(only_section(tmp_path).groups[0], RETURN)
+    assert curve is not None
+    half = len(curve.mean) // 2
+    assert list(curve.mean[:half]) == [6] * half
+    assert np.isnan(curve.mean[half + 1 :]).all()
+    assert (curve.low[0], curve.high[0]) == (4, 8)
+    assert len(curve.singles) == 3
+
+
+def test_the_minutes_of_a_mean_are_those_of_its_runs_at_the_same_steps(tmp_path: Path) -> None:
+    """One run takes 2 seconds an update and the other 6: 4 on average, at every point."""
+    write_run(tmp_path / "0", rows([4] * 100))
+    write_run(tmp_path / "1", [line | {"performance/rollout_seconds": 4.5} for line in rows([4] * 100)], seed=2)
+    curve = metric_curve(only_section(tmp_path).groups[0], RETURN)
+    assert curve is not None
+    assert curve.minutes[1:] == pytest.approx(curve.steps[1:] / 100 * 4 / 60)
+
+
+def test_the_number_of_points_follows_the_number_of_episodes(tmp_path: Path) -> None:
+    """A run with few episodes has few points, one with many no more than 50."""
+    few, many = (only_run(write_run(tmp_path / str(n), rows([1] * n))) for n in (3, 1000))
+    assert len(bin_edges([few])) == 6
+    assert len(bin_edges([many])) == 51
+
+
+def test_held_out_points_are_at_the_steps_that_all_runs_have(tmp_path: Path) -> None:
+    """Means over runs, with an interval between the lower and the higher run."""
+    write_run(tmp_path / "0", [row(1, held_out=2), row(2, held_out=4)])
+    write_run(tmp_path / "1", [row(1, held_out=6), row(2)], seed=2)
+    points = held_out_points(only_section(tmp_path).groups[0])
+    assert points is not None
+    assert (list(points.steps), list(points.mean), list(points.low), list(points.high)) == ([100], [4], [2], [6])
+
+
+def test_a_single_runs_interval_is_that_of_its_episodes(tmp_path: Path) -> None:
+    """It was logged with the evaluation."""
+    points = held_out_points(only_section(write_run(tmp_path / "0", [row(1, held_out=2, low=1, high=5)])).groups[0])
+    assert points is not None
+    assert (list(points.low), list(points.high)) == ([1], [5])
+
+
+# -- hyperparameters ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_key_explains_is_adjusted_for_the_number_of_its_values() -> None:
+    """One minus the mean square within values over that in total, by hand."""
+    finals = np.array([0.0, 1.0, 9.0, 10.0])  # squares within: 4 x 0.25; in total: 25 + 16 + 16 + 25
+    assert explained(["a", "a", "b", "b"], finals) == pytest.approx(1 - (1 / 2) / (82 / 3))
+    assert explained(["a", "b", "b", "a"], finals) == 0
+    assert explained(["a", "b", "c", "d"], finals) is None
+    assert explained(["a", "a", "b", "b"], np.ones(4)) == 0
+
+
+def test_the_most_influential_key_comes_first(tmp_path: Path) -> None:
+    """The clip range decides the return, the learning rate does not."""
+    for number in range(8):
+        rate, clip = (1e-3, 1e-4)[number % 2], (0.1, 0.3)[number // 4]
+        changes = {"optimizer": {"learning_rate": rate}, "trainer": {"clip_coef": clip}}
+        metrics = rows([number // 4 * 10 + (number * 7) % 3])
+        write_run(tmp_path / str(number), metrics, "finished", "", seed=number, **changes)
+    first, second = effects_of(only_section(tmp_path))
+    assert (first.key, second.key) == ("trainer.clip_coef", "optimizer.learning_rate")
+    assert sorted(first.values) == [0.1] * 4 + [0.3] * 4
+    assert [final >= 10 for final in first.finals] == [value == 0.3 for value in first.values]
+
+
+def test_many_numbers_are_compared_in_bins() -> None:
+    """Twenty values are five bins of four, in their order; true and false are no numbers."""
+    effect = Effect("key", [float(number) for number in range(20)], np.zeros(20))
+    assert effect.labels == [str(number // 4) for number in range(20)]
+    assert not Effect("key", [True, False], np.zeros(2)).numeric
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1e-4, 1e-3, 1e-2], "log"),
+        ([1, 2, 3], "linear"),
+        ([0.0, 1.0, 100.0], "linear"),
+        (["gru", None, "lstm"], "linear"),
+    ],
+)
+def test_numbers_that_span_more_than_a_decade_have_a_logarithmic_axis(values: list, scale: str) -> None:
+    """All others have a linear one, also those with a zero."""
+    with drawing():
+        (axes, *_) = effects_picture([Effect("key", values, np.array([0.0, 1.0, 2.0]))]).axes
+    assert axes.get_xscale() == scale
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_styles_differ_in_colour_dashes_and_marker() -> None:
+    """So lines can be told apart in colour and in grey; of many groups the best seven are in colour."""
+    for kind in zip(*STYLES, strict=True):
+        assert len(set(kind)) == len(STYLES)
+    assert len(set(styles_for(8))) == 8
+    assert [style.colour for style in styles_for(9)].count("#d0d0d0") == 2
+
+
+def test_a_legend_names_every_group_in_full() -> None:
+    """Long names are broken into lines, names that look like formulas or hidden labels are shown as they are."""
+    wanted = ["_hidden", "a$b$", " ".join(f"trainer.some_key_{number}=0.001" for number in range(9))]
+    with drawing():
+        figure = new_figure(2, wanted)
+        figure.draw_without_rendering()
+    shown = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert shown == wanted
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
+    """The learning curves of two runs, beside references with these means."""
+
+    def draw(**means: float) -> Figure:
+        references = {name: Reference(mean=mean, low=0, high=1, episodes=3) for name, mean in means.items()}
+        monkeypatch.setattr("scout.report.sections.references", lambda mission: references)
+        write_run(tmp_path / "0", rows(range(40)))
+        write_run(
+            tmp_path / "1", [row(n, episode_return=n / 2, held_out=n) for n in range(1, 41)], trainer={"gamma": 0.9}
+        )
+        with drawing():
+            figure = learning_curves(only_section(tmp_path), "steps")
+            assert figure is not None
+            figure.draw_without_rendering()
+        return figure
+
+    return draw
+
+
+def test_labels_of_references_do_not_overlap_and_lie_within_the_picture(drawn: Callable[..., Figure]) -> None:
+    """Four lines at nearly the same height have four labels, one above the other."""
+    figure = drawn(random=7.2, noop=7.3, walker=7.25, a_name_that_is_much_too_long_for_a_line=7.21)
+    labels = [text for text in figure.axes[0].texts if isinstance(text, matplotlib.text.Annotation)]
+    boxes = sorted((matplotlib.text.Text.get_window_extent(label) for label in labels), key=lambda box: box.y0)
+    assert len(boxes) == 4
+    for below, above in itertools.pairwise(boxes):
+        assert below.y1 <= above.y0 + 1
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert boxes[-1].y1 <= figure.bbox.y1
+
+
+def test_all_references_are_within_the_axes(drawn: Callable[..., Figure]) -> None:
+    """A baseline above all returns is still to be seen."""
+    low, high = drawn(walker=90.0, noop=-5.0).axes[0].get_ylim()
+    assert low <= -5 < 90 <= high
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.5, "0.5"), (20_000, "20k"), (1.5e6, "1.5M"), (1e-4, "0.0001")]
+)
+def test_ticks_are_short(value: float, text: str) -> None:
+    """Agent steps are counted in thousands and millions."""
+    assert short_number(value) == text
