@@ -20,6 +20,7 @@ from scout.checkpoint import (
 )
 from scout.config import AUTO, Experiment
 from scout.device import make_device, settled
+from scout.files import FILM
 from scout.held_out import HeldOut
 from scout.mission import make_game
 from scout.progress import TrainingProgress
@@ -159,6 +160,7 @@ def _loop(
                 save()
     tracker.log_checkpoint(load_weights(str(folder.path)).path)
     if experiment.evaluation.film:
+        log.info("Filming an episode of the %s network", "best" if experiment.evaluation.every else "last")
         film = held_out.film()
         if film is not None:
             tracker.log_film(film)
@@ -221,10 +223,10 @@ def _say_what_next(result: TrainingResult) -> None:
     log.info(
         "Trained %s agent steps; the last whole episodes returned %s per agent.\n"
         "Judge it: %s\n"
-        "Watch it: %s render=true",
+        "Watch it: %s render=true%s",
         f"{result.agent_steps:,}",
         "(none ended)" if result.episode_return is None else f"{result.episode_return:.2f}",
-        *(command, command),
+        *(command, command, f", or {run_dir}/{FILM}" if (result.run_dir / FILM).is_file() else ""),
     )
 
 

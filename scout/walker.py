@@ -276,7 +276,7 @@ class Team:
             self._refused[agent] |= obstacle == self._station and not gear
         worth = self._objects * (step + 1 - self._seen)  # at the next step, the earliest to see it
         for mate, path in enumerate(self._paths):
-            if False:
+            if mate != agent:
                 fill_windows(worth, path, self._reach, 0)
 
         def best(paths: Paths, hp: float) -> tuple[float, tuple[int, int]]:
@@ -300,6 +300,4 @@ class Team:
             rate_beyond, end_beyond = best(beyond, paths.steps[door] + self._limit("hp", gear))
             if rate_beyond > rate:
                 return np.concatenate([way_home, path_to(beyond, end_beyond)])
-            if rate < 0:
-                return way_home
         return path_to(paths, end) if rate >= 0 else NOWHERE

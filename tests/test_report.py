@@ -225,6 +225,13 @@ def test_a_group_is_called_by_what_sets_it_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_configs_that_look_alike_are_one_group(tmp_path: Path) -> None:
+    """A difference beyond the sixth digit, which no name shows, makes no group of its own."""
+    for number, rate in enumerate((0.1 + 0.2, 0.3, 0.300001)):
+        write_run(tmp_path / str(number), [], optimizer={"learning_rate": rate})
+    assert names(tmp_path) == ["optimizer.learning_rate=0.3", "optimizer.learning_rate=0.300001"]
+
+
 def test_a_group_with_another_network_is_called_by_its_name_alone(tmp_path: Path) -> None:
     """Keys that only one network has are not named, but those in which two runs of one network differ are."""
     write_run(tmp_path / "0", [])
@@ -239,10 +246,10 @@ def test_a_group_with_another_network_is_called_by_its_name_alone(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0001, "0.0001"), (0.123456789, "0.123456789"), (None, "null"), (True, "true"), ([1, 2], "[1,2]")],
+    [(0.0001, "0.0001"), (0.123456789, "0.123457"), (None, "null"), (True, "true"), ([1, 2], "[1,2]")],
 )
 def test_values_are_written_as_one_types_them(value: object, text: str) -> None:
-    """No two values look alike, also where they differ in the last digit."""
+    """Numbers with six digits, everything else whole."""
     assert written(value) == text
 
 

@@ -241,7 +241,7 @@ def test_an_agent_does_not_go_where_a_teammate_is_going(episode: int) -> None:
             ends.extend((plan[-1], team._plan(0, None)[-1]))
             team._paths = paths
 
-    play(policy, make_game(MissionConfig(max_steps=151)), 0, [episode], watch)
+    play(policy, make_game(MissionConfig(max_steps=250)), 0, [episode], watch)
     assert np.abs(ends[0] - ends[1]).max() > 5
 
 

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     seconds = time.perf_counter() - start
+    if found.unreadable:
+        print(f"could not be read, see the page: {', '.join(found.unreadable)}", file=sys.stderr)
     print(f"{len(found.runs)} runs and {len(found.evaluations)} evaluations in {seconds:.1f} s: {output / PAGE}")
     return 0
 

@@ -61,7 +61,7 @@ def learning_curves(section: Section, against: Literal["steps", "minutes"]) -> F
             draw_line(axes, getattr(curve, against), curve.mean, index, style, len(groups) > 1 and not any(points))
         if curve is not None and len(groups) <= len(STYLES):
             axes.fill_between(getattr(curve, against), curve.low, curve.high, color=style.colour, alpha=0.15, lw=0)
-            for minutes, values in curve.singles if 1 < len(runs) <= MOST_SINGLE_RUNS else []:
+            for minutes, values in curve.singles if 1 < len(curve.singles) and len(runs) <= MOST_SINGLE_RUNS else []:
                 axes.plot(curve.steps if against == "steps" else minutes, values, color=style.colour, lw=0.6, alpha=0.6)
         if marks is not None and style is not GREY:
             across = getattr(marks, against) + apart * (index - (min(len(groups), MOST_COLOURED) - 1) / 2)

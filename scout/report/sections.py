@@ -87,9 +87,9 @@ def sections_of(found: Found) -> list[Section]:
 
 
 def written(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value as one writes it on the command line; numbers count as equal when their first six digits are."""
     if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
@@ -143,7 +143,7 @@ def _section(title: str, mission: MissionConfig, runs: Sequence[Run], evaluation
     configs: dict[str, Config] = {}
     for run in runs:
         config = flat(run.experiment.model_dump())
-        effective = {key: value for key, value in config.items() if not key.startswith(_WITHOUT_EFFECT)}
+        effective = {key: written(value) for key, value in config.items() if not key.startswith(_WITHOUT_EFFECT)}
         key = json.dumps(effective, sort_keys=True)
         members[key].append(run)
         configs[key] = config
