@@ -39,8 +39,8 @@ class Contestant:
         return self.policy.name
 
 
-def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], MettaGridConfig]:
-    """Everybody whom the config names, in that order, and the mission that all of them play.
+def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], MissionConfig, MettaGridConfig]:
+    """Everybody whom the config names, in that order, and the mission that all of them play, with its game.
 
     Raises ScoutError for whom it does not find, and for runs of several missions where none is chosen.
     """
@@ -56,7 +56,8 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], MettaG
     if config.model is not None and all(loaded.experiment is not None for loaded in weights.values()):
         whose = f": {', '.join(weights)} has its own; leave" if weights else f" with policy={', '.join(names)}: leave"
         raise ScoutError(f"model={config.model.name} has no effect{whose} it out")
-    game = make_game(_mission(config, weights))
+    mission = _mission(config, weights)
+    game = make_game(mission)
     env_info = PolicyEnvInterface.from_mg_cfg(game)
     device = make_device(config.device) if weights else "cpu"
     styles = {False: [False], True: [True], "both": [False, True]}[config.greedy]
@@ -78,7 +79,7 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], MettaG
             found.append(Contestant(policy, loaded.experiment, second))
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
         log.info("Checkpoint: %s%s", loaded.path, steps)
-    return found, game
+    return found, mission, game
 
 
 def _is_baseline(name: str) -> bool:

@@ -54,7 +54,8 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
     """
     _check_folder(output_dir)
     check_pictures(config)
-    contestants, game = make_contestants(config)
+    contestants, mission, game = make_contestants(config)
+    config = config.model_copy(update={"mission": mission.model_dump()})  # as it was played, for who reads it later
     tracker = Tracker(config, output_dir)
     state = "failed"
     try:

@@ -15,7 +15,7 @@ from mettagrid.simulator.rollout import Rollout
 
 from scout.build import build
 from scout.checkpoint import load_experiment
-from scout.config import EvaluationConfig
+from scout.config import EvaluationConfig, MissionConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
 from scout.errors import ScoutError
 from scout.evaluation import EvaluationResult, evaluate
@@ -38,10 +38,11 @@ def test_there_is_one_object_per_episode(tmp_path: Path) -> None:
 
 
 def test_the_config_loads_back_to_the_same_evaluation(tmp_path: Path) -> None:
-    """config.yaml beside the episodes holds every key of the evaluation."""
+    """config.yaml beside the episodes holds every key of the evaluation, and the whole mission that was played."""
     config = config_of(seed=5, greedy=True)
     evaluate(config, tmp_path)
-    assert EvaluationConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config
+    stored = EvaluationConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text()))
+    assert stored == config.model_copy(update={"mission": MissionConfig(max_steps=20).model_dump()})
 
 
 def test_an_evaluation_in_the_folder_of_a_run_does_not_spoil_the_run(small_run: Path) -> None:

@@ -223,10 +223,18 @@ def test_a_film_has_a_frame_for_each_step(ending: str, tmp_path: Path) -> None:
 
 
 def test_a_film_shows_every_nth_step_of_a_long_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where 5 frames are the most, every third of 13 pictures is shown: steps 0, 3, 6, 9, 12."""
-    monkeypatch.setattr(film_module, "GIF_FRAMES", 5)
+    """Where about 3 frames are the most, every fifth of 13 steps is shown, and the last: 0, 5, 10, 12."""
+    monkeypatch.setattr(film_module, "GIF_FRAMES", 3)
     film_random_play(tmp_path / "film.gif")
-    assert len(imageio.imread(tmp_path / "film.gif")) == 5
+    assert len(imageio.imread(tmp_path / "film.gif")) == 4
+
+
+def test_a_gif_stores_what_changes_alone(tmp_path: Path) -> None:
+    """13 frames take less than 3 times what the first of them takes by itself."""
+    film_random_play(tmp_path / "film.gif")
+    with Film(tmp_path / "first.gif") as film:
+        film.show(simulation_of(max_steps=STEPS))
+    assert (tmp_path / "film.gif").stat().st_size < 3 * (tmp_path / "first.gif").stat().st_size
 
 
 def test_browsers_can_play_an_mp4(tmp_path: Path) -> None:

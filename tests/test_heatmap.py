@@ -55,13 +55,13 @@ def test_each_policy_has_a_panel_on_the_same_scale(policies: int, panels: int) -
 
 
 def test_a_panel_is_named_by_the_end_of_a_long_path() -> None:
-    """The name of a run folder is kept whole, folders far above it go; no name is wider than its panel."""
-    names = ["outputs/scout_tutorial/with/many/folders/2026-11-26_05-35-00-123456", "n" * 300, "costs $5 or $6"]
+    """The name of a run folder is kept whole, folders far above it go; none is wider than its panel, or a formula."""
+    names = ["outputs/scout_tutorial/with/many/folders/2026-11-26_05-35-00-123456", "n" * 300, r"$\frac$"]
     figure = heatmap_figure(dict.fromkeys(names, STEPS), "title")
     panels = [panel for panel in figure.axes if panel.images]
     titles = [panel.get_title() for panel in panels]
     assert titles[0] == ".../folders/2026-11-26_05-35-00-123456\n3 cells entered"
-    assert titles[2] == "costs $5 or $6\n3 cells entered"
+    assert titles[2] == "$\\frac$\n3 cells entered"
     figure.draw_without_rendering()
     for panel in panels:
         assert panel.title.get_window_extent().width <= panel.get_window_extent().width

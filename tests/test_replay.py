@@ -36,11 +36,11 @@ def value_at(changes: Any, step: int) -> Any:
     return [value for changed, value in changes if changed <= step][-1]
 
 
-def record(path: Path, error: type[BaseException] | None = None, **options: Any) -> None:
-    """Records the first of two episodes of random play, unless something goes wrong."""
+def record(path: Path, error: type[BaseException] | None = None, at_step: int = 0, **options: Any) -> None:
+    """Records the first of two episodes of random play, unless something goes wrong at a step."""
 
     def on_step(simulation: Simulation) -> None:
-        if error is not None and simulation.current_step == 5:
+        if error is not None and simulation.current_step == at_step:
             raise error
 
     with ReplayRecorder(path, **options) as recorder:
@@ -92,9 +92,9 @@ def test_an_existing_replay_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert read(path)["max_steps"] == STEPS
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_an_episode_that_breaks_off_leaves_no_replay(error: type[BaseException], tmp_path: Path) -> None:
-    """Whatever passes through the recorder, the folder is empty afterwards."""
+@pytest.mark.parametrize(("error", "at_step"), [(KeyboardInterrupt, 5), (ValueError, 5), (ValueError, STEPS)])
+def test_an_episode_that_breaks_off_leaves_no_replay(error: type[BaseException], at_step: int, tmp_path: Path) -> None:
+    """Whatever passes through the recorder, in mid-episode or at its end, the folder is empty afterwards."""
     with pytest.raises(error):
-        record(tmp_path / "episode.json.z", error)
+        record(tmp_path / "episode.json.z", error, at_step)
     assert list(tmp_path.iterdir()) == []

@@ -500,7 +500,7 @@ def test_all_references_are_within_the_axes(drawn: Callable[..., Figure]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.5, "0.5"), (20_000, "20k"), (1.5e6, "1.5M"), (1e-4, "0.0001")]
+    ("value", "text"), [(0, "0"), (0.5, "0.5"), (20_000, "20k"), (1.5e6, "1.5M"), (1024, "1024"), (1e-4, "0.0001")]
 )
 def test_ticks_are_short(value: float, text: str) -> None:
     """Agent steps are counted in thousands and millions."""

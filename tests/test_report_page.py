@@ -224,6 +224,15 @@ def test_a_page_is_only_overwritten_when_asked(command: Callable[..., tuple], tm
     assert names == {"mission1", "mine.png"}
 
 
+def test_folders_that_cannot_be_read_are_named(command: Callable[..., tuple], tmp_path: Path) -> None:
+    """On stderr, while the page is made of the rest."""
+    write_run(tmp_path / "runs/good", rows([1, 2]))
+    (write_run(tmp_path / "runs/old", []) / "config.yaml").write_text("learning: 3")
+    code, out, err = command(tmp_path / "runs", "--output", "page")
+    assert (code, err) == (0, "could not be read, see the page: old\n")
+    assert out.startswith("1 runs and 0 evaluations")
+
+
 @pytest.mark.parametrize("taken", ["index.html", "runs.csv", "pictures"])
 def test_nothing_is_written_beside_what_is_there(command: Callable[..., tuple], tmp_path: Path, taken: str) -> None:
     """One of the report's own names is enough."""

@@ -61,7 +61,7 @@ def learning_curves(section: Section, against: Literal["steps", "minutes"]) -> F
             draw_line(axes, getattr(curve, against), curve.mean, index, style, len(groups) > 1 and not any(points))
         if curve is not None and len(groups) <= len(STYLES):
             axes.fill_between(getattr(curve, against), curve.low, curve.high, color=style.colour, alpha=0.15, lw=0)
-            for minutes, values in curve.singles if 1 < len(curve.singles) and len(runs) <= MOST_SINGLE_RUNS else []:
+            for minutes, values in curve.singles if len(curve.singles) > 1 and len(runs) <= MOST_SINGLE_RUNS else []:
                 axes.plot(curve.steps if against == "steps" else minutes, values, color=style.colour, lw=0.6, alpha=0.6)
         if marks is not None and style is not GREY:
             across = getattr(marks, against) + apart * (index - (min(len(groups), MOST_COLOURED) - 1) / 2)
@@ -106,7 +106,7 @@ def seconds_picture(groups: Sequence[Group]) -> Figure | None:
             left += width
         memory = f"{max(run.memory for run in runs):,.0f} MB"
         axes.annotate(memory, (left, middle), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.annotate(name, (0, middle + 0.12), va="bottom", fontsize=9)
+        axes.annotate(name, (0, middle + 0.12), (3, 0), textcoords="offset points", va="bottom", fontsize=9)
         middle -= 0.22
     axes.set(yticks=[], xlabel="seconds for 100,000 agent steps", ylim=(middle, 0.05))
     axes.margins(x=0.2)

@@ -120,11 +120,11 @@ def draw_references(axes: Axes, references: Mapping[str, Reference], height: flo
 
 
 def short_number(value: float, _: Any = None) -> str:
-    """A tick's label: 1500000 -> 1.5M, 20000 -> 20k."""
+    """A tick's label: 1500000 -> 1.5M, 20000 -> 20k, but 1024 as it is."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= size and value % (size / 10) == 0:
             return f"{value / size:g}{sign}"
-    return f"{value:g}"
+    return f"{value:.10g}"
 
 
 def wrapped(name: str, characters: int = LEGEND_CHARACTERS) -> str:
