@@ -1,6 +1,7 @@
 """Where the agents of each policy went, as one picture."""
 
 import math
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ COLUMNS = 3
 PANEL = 3.6  # inches of a panel's side
 DOTS_PER_INCH = 150
 NAME_LENGTH = 38  # characters above a panel
+LETTERS_PER_INCH = 11  # of the title
 
 
 def check_heatmap_path(path: Path, overwrite: bool) -> None:
@@ -46,7 +48,7 @@ def heatmap_figure(visits: dict[str, NDArray[np.int64]], title: str = "") -> Fig
     """The picture that `draw_heatmap` stores."""
     columns = 2 if len(visits) == 4 else min(COLUMNS, len(visits))
     rows = math.ceil(len(visits) / columns)
-    figure = Figure(figsize=(PANEL * columns + 1.3, (PANEL + 0.4) * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(PANEL * columns + 1.3, (PANEL + 0.4) * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     # As readable in grey as in colour: never is white, once is light, often is dark.
     colours = ListedColormap(colormaps["cividis_r"](np.linspace(0.12, 1, 256))).with_extremes(bad="white")
@@ -64,9 +66,11 @@ def heatmap_figure(visits: dict[str, NDArray[np.int64]], title: str = "") -> Fig
         panel.set_xticks([])
         panel.set_yticks([])
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=panels, shrink=0.8, aspect=30)
-    bar.set_label("agent steps in a cell, over all episodes (white: none)")
+    bar.set_label("agent steps in a cell, over all episodes (white: none)", fontsize=9)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     if title:
-        figure.suptitle(title, fontsize=11, parse_math=False)
+        figure.suptitle(
+            textwrap.fill(title, round(LETTERS_PER_INCH * figure.get_figwidth())), fontsize=10, parse_math=False
+        )
     return figure

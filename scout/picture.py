@@ -152,10 +152,12 @@ class Strip:
     def __init__(self, simulation: Simulation, title: str, height: int) -> None:
         self._simulation, self._cells = simulation, simulation.map_height * simulation.map_width
         agents = simulation.num_agents
+        lines = title.split("\n")[:2]
+        self._first = 24 + 18 * len(lines)  # the middle of the first line below the title
         self._each = min((height - HEAD) // agents, TALLEST_AGENT)
         self._blank = Image.new("RGB", (STRIP_WIDTH, height), PAPER)
         draw = ImageDraw.Draw(self._blank)
-        for (middle, size, colour), line in zip(((18, 14, INK), (37, 12, FAINT)), title.split("\n"), strict=False):
+        for (middle, size, colour), line in zip(((18, 14, INK), (37, 12, FAINT)), lines, strict=False):
             short = shorten(line, lambda text, size=size: text_mask(text, size).width <= STRIP_WIDTH - 2 * MARGIN)
             _write(draw, MARGIN, middle, short, size, colour)
         for agent in range(agents):
@@ -171,8 +173,8 @@ class Strip:
         right = STRIP_WIDTH - MARGIN
         step, of = self._simulation.current_step, self._simulation.config.game.max_steps
         for row, (name, text) in enumerate(head_texts(step, of, statuses, cells_seen, self._cells)):
-            _write(draw, MARGIN, 60 + 18 * row, name, 12, FAINT)
-            _write(draw, right, 60 + 18 * row, text, 12, to_the_left=True)
+            _write(draw, MARGIN, self._first + 18 * row, name, 12, FAINT)
+            _write(draw, right, self._first + 18 * row, text, 12, to_the_left=True)
         for status in statuses:
             top = self._top(status.number)
             _write(draw, MARGIN + 28, top + 8, status.gear_text, 12)

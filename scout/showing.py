@@ -39,7 +39,7 @@ def show(policy: Policy, game: MettaGridConfig, config: EvaluationConfig) -> Non
         watching: list[Any] = [TerminalView(config.render_delay)] if config.render else []
         handlers = []
         if config.film is not None:
-            title = f"{policy.name}, map {config.episode} of seed {config.seed}"
+            title = f"{policy.name}\nmap {config.episode} of seed {config.seed}"
             watching.append(stack.enter_context(Film(Path(config.film), overwrite=config.overwrite, title=title)))
         if config.replay is not None:
             recorder = stack.enter_context(ReplayRecorder(Path(config.replay), overwrite=config.overwrite))

@@ -67,6 +67,19 @@ def test_a_panel_is_named_by_the_end_of_a_long_path() -> None:
         assert panel.title.get_window_extent().width <= panel.get_window_extent().width
 
 
+def test_a_long_title_and_the_scale_are_not_cut_off() -> None:
+    """The title is broken into lines that fit above a single panel, also where a word is longer than a line."""
+    figure = heatmap_figure(
+        {"random": STEPS}, "2 episodes of cogsguard_arena.scout_tutorial.easy.scout_rewards" + "x" * 80
+    )
+    figure.draw_without_rendering()
+    extent = figure.texts[0].get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+    label = figure.axes[-1].yaxis.label.get_window_extent()
+    assert figure.bbox.y0 <= label.y0 < label.y1 <= figure.bbox.y1
+    assert figure.axes[0].title.get_window_extent().y1 < extent.y0 < extent.y1 <= figure.bbox.y1
+
+
 def test_policies_that_never_moved_or_were_not_followed_are_drawn() -> None:
     """Maps without a single step, as of missions whose agents do not observe their place, give an empty panel."""
     assert panel_data(heatmap_figure({"nowhere": np.zeros((2, 3), dtype=np.int64)}))[0].tolist() == [[-1] * 3] * 2

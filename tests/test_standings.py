@@ -43,7 +43,7 @@ def test_a_line_has_the_means_of_the_episodes() -> None:
 
 
 def test_training_seeds_of_one_setting_have_a_line_together() -> None:
-    """Two runs that differ in their seed alone come after a line of both; one with another rate and a baseline do not."""
+    """Runs that differ in their seed alone come after a line of both; one with another rate and a baseline do not."""
     other = {"optimizer": {"learning_rate": 0.5}}
     judged = [contestant("a", 1), contestant("random"), contestant("b", 2), contestant("c", 1, **other)]
     sides = sides_of(judged, [episodes_of(1, 2), episodes_of(0, 0), episodes_of(3, 4), episodes_of(5, 5)])
