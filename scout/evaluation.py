@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 class EvaluationResult:
     """What an evaluation found, of all policies in the order in which they were named."""
 
+    folder: Path
     episodes: list[dict[str, Any]]
     standings: list[Standing]
     comparisons: list[Comparison]
@@ -66,6 +67,7 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
         records = [[episode.record for episode in episodes] for episodes in played]
         sides = sides_of(contestants, records)
         result = EvaluationResult(
+            folder=output_dir,
             episodes=[record for of_one in records for record in of_one],
             standings=[side.standing() for side in sides],
             comparisons=compared(sides),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.text
 import numpy as np
@@ -296,22 +297,14 @@ def test_baselines_that_were_judged_are_references(tmp_path: Path, monkeypatch: 
     assert references["random"].episodes == 2
 
 
-def test_an_evaluation_is_of_the_mission_of_the_run_that_was_judged(tmp_path: Path) -> None:
-    """Keys that its config changes are changed; where the run is gone, the mission is not known."""
-    run = write_run(tmp_path / "run", [])
-    for number, (checkpoint, mission) in enumerate(
-        [
-            (run, None),
-            (run / "checkpoints/best.pt", {"max_steps": 50, "team": {"wealth": 9}}),
-            (tmp_path / "gone", None),
-        ]
-    ):
-        folder = tmp_path / "judged" / str(number)
-        write_evaluation(folder, {str(checkpoint): [1]}, checkpoint=str(checkpoint), mission=mission)
-    first, second, third = (evaluation.mission for evaluation in read([tmp_path / "judged"]).evaluations)
-    assert first == MissionConfig(max_steps=25)
-    assert second == MissionConfig.model_validate({"max_steps": 50, "team": {"wealth": 9}})
-    assert third is None
+def test_an_evaluation_says_which_mission_was_played(judge: Callable[..., Any]) -> None:
+    """What evaluate.py leaves behind names the whole mission and its baselines; a folder without a config does not."""
+    folder = judge(policy="noop", mission={"max_steps": 20, "heart_limit": 4}).folder
+    (evaluation,) = read([folder]).evaluations
+    assert evaluation.mission == MissionConfig(max_steps=20, heart_limit=4)
+    assert (list(evaluation.returns), evaluation.baselines) == (["noop"], {"noop"})
+    (folder / "config.yaml").unlink()
+    assert read([folder]).evaluations[0].mission is None
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------

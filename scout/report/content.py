@@ -214,7 +214,8 @@ _RETURNS = (
 )
 _LINES = (
     "Lines: training's returns, means over runs, smoothed: a point is the mean of about "
-    f"{EPISODES_IN_A_POINT} episodes of a run."
+    f"{EPISODES_IN_A_POINT} episodes of a run. The network changes while such an episode is played, which can lift "
+    "them above what a network that stays as it is gets on held-out maps."
 )
 _MARKS = (
     "Marks: evaluations on held-out maps, means over runs with their 95% interval, for a single run over its episodes; "

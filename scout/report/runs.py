@@ -99,7 +99,7 @@ class Evaluation:
 
     name: str
     mission: MissionConfig | None
-    """None where it cannot be told: the config names a checkpoint whose run is not there."""
+    """None where its config is missing or damaged."""
     returns: dict[str, list[float]]
     """Mean return per agent of each episode, by policy."""
     baselines: set[str]
@@ -192,28 +192,13 @@ def _read_evaluation(folder: Path, name: str) -> Evaluation:
     config = _object_in(folder / CONFIG, yaml.safe_load)
     judged = {policy.removesuffix(" (greedy)") for policy in returns}
     baselines = {policy for policy in judged if policy != config.get("checkpoint") and _is_baseline(policy)}
-    return Evaluation(name, _mission(config, judged - baselines), returns, baselines)
+    mission = validate(EvaluationMission, {"mission": config["mission"]}).mission if config.get("mission") else None
+    return Evaluation(name, mission, returns, baselines)
 
 
 def _is_baseline(policy: str) -> bool:
     trained = "/" in policy or policy.endswith(".pt") or Path(policy).exists()
     return policy.startswith("cogames/") or not trained
-
-
-def _mission(config: dict[str, Any], checkpoints: set[str]) -> MissionConfig | None:
-    """The mission of an evaluation: what its config says, over the mission of the run that was judged."""
-    merged = None if checkpoints else {}
-    for path in [folder for name in checkpoints for folder in (Path(name), *Path(name).parents[:2])]:
-        if (path / CONFIG).is_file():
-            merged = load_experiment(path).mission.model_dump()
-    given = config.get("mission") or {}
-    if merged is None and not given.keys() >= MissionConfig.model_fields.keys():
-        return None
-    for key, value in given.items():
-        merged = merged or {}
-        deeper = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merged[key] | value if deeper else value
-    return validate(EvaluationMission, {"mission": merged}).mission
 
 
 def _object_in(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
