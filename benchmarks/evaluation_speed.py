@@ -61,24 +61,23 @@ def main() -> None:
                 for contestant, command in commands(folder / "weights.pt", steps, folder / f"{turn}_{kind}").items():
                     found[contestant][kind].append(seconds_of(command, folder))
                     print(f"turn {turn + 1}: {contestant} {kind} {found[contestant][kind][-1]:.1f} s", file=sys.stderr)
+    write_record(RECORD, {"machine": machine(), "episodes": EPISODES, "seconds": found})
+    text = table(found)
+    print(text)
+    put_table("evaluation speed", text, PERFORMANCE)
+
+
+def table(seconds: dict[str, dict[str, list[float]]]) -> str:
+    """Markdown: one row a contestant, medians, and ratios of the first."""
     played = EPISODES * AGENTS * STEPS
-    with_start = {name: [played / whole for whole in times["whole"]] for name, times in found.items()}
-    without = {
-        name: [played / (whole - start) for whole, start in zip(times["whole"], times["start"], strict=True)]
-        for name, times in found.items()
-    }
-    write_record(RECORD, {"machine": machine(), "seconds": found, "with_start": with_start, "without_start": without})
-    rows = []
+    rows, references = [], []
     for name, title in TITLES.items():
-        row = [title, f"{statistics.median(found[name]['whole']):.1f} s"]
-        for speeds in (with_start, without):
-            middle, reference = statistics.median(speeds[name]), statistics.median(speeds["cogames"])
-            row += [f"{middle:,.0f}", f"{middle / reference:.1f}"]
-        rows.append(row)
-    head = ["", f"{EPISODES} episodes", "agent steps/s", "ratio", "without the start", "ratio"]
-    table = markdown(head, rows)
-    print(table)
-    put_table("evaluation speed", table, PERFORMANCE)
+        whole, start = (statistics.median(seconds[name][kind]) for kind in ("whole", "start"))
+        speeds = [played / whole, played / (whole - start)]
+        references = references or speeds
+        numbers = [(f"{speed:,.0f}", f"{speed / first:.0f}") for speed, first in zip(speeds, references, strict=True)]
+        rows.append([title, f"{whole:.1f} s", *numbers[0], *numbers[1]])
+    return markdown(["", f"{EPISODES} episodes", "agent steps/s", "ratio", "without the start", "ratio"], rows)
 
 
 if __name__ == "__main__":
