@@ -3,18 +3,16 @@
 import math
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from scout.new_file import NewFile, check_new_file
 from scout.picture import shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ENDINGS = (".png",)
 COLUMNS = 3
@@ -44,8 +42,16 @@ def draw_heatmap(path: Path, visits: dict[str, NDArray[np.int64]], title: str = 
     file.keep()
 
 
-def heatmap_figure(visits: dict[str, NDArray[np.int64]], title: str = "") -> Figure:
+def heatmap_figure(visits: dict[str, NDArray[np.int64]], title: str = "") -> "Figure":
     """The picture that `draw_heatmap` stores."""
+    # matplotlib takes a second to import, which an evaluation without a heat map does without.
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     columns = 2 if len(visits) == 4 else min(COLUMNS, len(visits))
     rows = math.ceil(len(visits) / columns)
     figure = Figure(figsize=(PANEL * columns + 1.3, (PANEL + 0.4) * rows + 0.6), layout="constrained")

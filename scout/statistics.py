@@ -1,6 +1,7 @@
 """Honest numbers: intervals, robust means and comparisons, each with its source.
 
-Scores are [runs, maps]: a row for each training seed, a column for each map that all of them played.
+Scores are [runs, maps]: a row for each training seed, a column for each map that all of them played. scipy.stats takes
+most of a second to import, so it is not imported before it is needed.
 """
 
 import warnings
@@ -8,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 9_999
@@ -21,6 +21,8 @@ def bootstrap_interval(
 
     Source: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", chapter 14, as scipy.stats.bootstrap.
     """
+    import scipy.stats
+
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
         return None
@@ -45,6 +47,8 @@ def iqm(scores: Any, axis: int | None = None) -> Any:
 
     Source: Agarwal et al., 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
     """
+    import scipy.stats
+
     return scipy.stats.trim_mean(scores, 0.25, axis=axis)
 
 

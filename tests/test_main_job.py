@@ -45,11 +45,11 @@ def test_an_evaluation_exits_0_and_prints_the_table(finished_run: Path, tmp_path
     done = run_script("evaluate.py", f"checkpoint={finished_run}", "episodes=2", f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     header = next(line for line in done.stdout.splitlines() if "95% interval" in line)
-    for column in ("episodes", "return", "cell.visited", "gear", "deaths", "cells seen"):
+    for column in ("episodes", "return", "95% interval", "IQM", "gear", "deaths", "cells"):
         assert column in header
     first, second = json.loads((tmp_path / "episodes.json").read_text())
     mean = (first["return"] + second["return"]) / 2
-    assert re.search(rf"^ +2 +{mean:.2f} ", done.stdout, flags=re.MULTILINE) is not None
+    assert re.search(rf" 2 +{mean:.2f} ", done.stdout, flags=re.MULTILINE) is not None
 
 
 def test_a_missing_checkpoint_exits_1_with_one_message(tmp_path: Path) -> None:

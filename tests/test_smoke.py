@@ -18,7 +18,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.ya
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_is_trained_and_its_reloaded_policy_scores_what_it_scored(name: str, tmp_path: Path) -> None:
     """Every experiment found in conf/ runs to its end, and its run folder, moved, scores exactly the same again."""
-    experiment = compose_experiment(f"experiment={name}", "device=cpu", "wandb=disabled")
+    experiment = compose_experiment(f"experiment={name}", "device=cpu", "wandb=disabled", "evaluation.film=false")
     result = train(experiment, tmp_path / "run")
     assert result.agent_steps >= experiment.total_timesteps
     assert result.episode_return is not None
