@@ -1,8 +1,8 @@
 """Agent steps per second of evaluate.py and of `cogames eval`: `python benchmarks/evaluation_speed.py`.
 
 Both play whole episodes of the scout tutorial with the same weights of the seed's network, sampled, on a CPU, in turns.
-The time of a command has its start in it, which a command with episodes of one step shows; the steps per second are with
-and without it. Writes benchmarks/evaluation_speed.json and a table of docs/performance.md.
+The time of a command has its start in it, which a command with episodes of one step shows; the steps per second are
+with and without it. Writes benchmarks/evaluation_speed.json and a table of docs/performance.md.
 """
 
 import os
