@@ -281,18 +281,20 @@ def test_the_table_of_runs_has_a_row_each(tmp_path: Path) -> None:
 
 
 def test_baselines_that_were_judged_are_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They replace what is known of the mission under the same name; a network's evaluation is none."""
-    known = {name: Reference(mean=1, low=0, high=2, episodes=9) for name in ("random", "walker")}
+    """They replace what is known of the mission from no more episodes; a network's evaluation is none."""
+    known = {name: Reference(mean=1, low=0, high=2, episodes=2) for name in ("random", "walker")}
+    known["noop"] = Reference(mean=0, low=0, high=0, episodes=40)
     monkeypatch.setattr("scout.report.sections.references", lambda mission: known)
     run = write_run(tmp_path / "run", [])
     mission = MissionConfig(max_steps=25).model_dump()
-    policies = {"random": [4, 6], "cogames/starter": [2, 2], str(run): [9, 9]}
+    policies = {"random": [4, 6], "cogames/starter": [2, 2], "noop": [3, 3], str(run): [9, 9]}
     write_evaluation(tmp_path / "judged", policies, policies=[*policies], mission=mission)
     references = only_section(tmp_path).references
     assert {name: reference.mean for name, reference in references.items()} == {
         "random": 5,
         "walker": 1,
         "cogames/starter": 2,
+        "noop": 0,
     }
     assert references["random"].episodes == 2
 

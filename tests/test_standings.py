@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import tiny_experiment
 from rich.console import Console
@@ -44,8 +43,8 @@ def test_a_line_has_the_means_of_the_episodes() -> None:
 
 def test_training_seeds_of_one_setting_have_a_line_together() -> None:
     """Runs that differ in their seed alone come after a line of both; one with another rate and a baseline do not."""
-    other = {"optimizer": {"learning_rate": 0.5}}
-    judged = [contestant("a", 1), contestant("random"), contestant("b", 2), contestant("c", 1, **other)]
+    other = contestant("c", 1, optimizer={"learning_rate": 0.5})
+    judged = [contestant("a", 1), contestant("random"), contestant("b", 2), other]
     sides = sides_of(judged, [episodes_of(1, 2), episodes_of(0, 0), episodes_of(3, 4), episodes_of(5, 5)])
     assert [side.name for side in sides][1:] == ["a", "b", "random", "c"]
     assert sides[0].name.endswith(", 2 seeds")
@@ -119,6 +118,6 @@ def test_the_tables_fit_into_eighty_columns() -> None:
     assert "3,273" in text
     column = "".join(line[1:17].split("  ")[0] for line in text.splitlines() if line.startswith(" "))
     assert name.replace(" ", "") in column.replace(" ", "")
-    first = Side(name, [episodes_of(*np.arange(10.0))])
-    (comparison,) = compared([first, Side("-" * 70, [episodes_of(*np.arange(10.0) - 12.34)])])
+    first = Side(name, [episodes_of(*range(10))])
+    (comparison,) = compared([first, Side("-" * 70, [episodes_of(*range(-12, -2))])])
     assert "…" not in printed(comparisons_table([comparison]))

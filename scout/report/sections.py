@@ -164,11 +164,13 @@ def _name(config: Config, keys: Iterable[str]) -> str:
 
 
 def _references(mission: MissionConfig, evaluations: Iterable[Evaluation]) -> dict[str, Reference]:
-    """Those that are known of the mission, and the baselines of evaluations, which replace them."""
+    """Those that are known of the mission, and the baselines of evaluations; of two the one of more episodes."""
     found = dict(references(mission))
     for evaluation in evaluations:
         for baseline in sorted(evaluation.baselines):
             returns = evaluation.returns[baseline]
+            if baseline in found and found[baseline].episodes > len(returns):
+                continue
             mean = float(np.mean(returns))
             low, high = bootstrap_interval(returns) or (mean, mean)
             found[baseline] = Reference(mean=mean, low=low, high=high, episodes=len(returns))
