@@ -1,5 +1,7 @@
 """Judges or shows a scout on maps that training never saw: `python evaluate.py --help`."""
 
+import signal
+import sys
 from pathlib import Path
 
 import hydra
@@ -25,4 +27,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in order: half a film is removed
     cli.run(main, EvaluationConfig)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.files import BEST, CHECKPOINTS, CONFIG
-from scout.run_folder import load_experiment, sync_folder
+from scout.files import BEST, CHECKPOINTS, CONFIG, STATUS
+from scout.run_folder import load_experiment, object_in, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Weights:
     experiment: Experiment | None
     """The run that made them; None for a bare state_dict."""
     agent_steps: int | None
+    state: str | None = None
+    """Of that run: finished, running, interrupted or failed; None where its status is not there."""
 
 
 def save_checkpoint(run_dir: Path, contents: dict[str, Any], update: int, keep: int) -> Path:
@@ -111,8 +113,14 @@ def load_weights(location: str) -> Weights:
     Raises ScoutError when nothing is there, or when the file is damaged or something else.
     """
     path = Path(location)
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise ScoutError(f"{location} cannot be looked for ({error.strerror}): expected a run folder") from error
+    if not found:
         raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint or a state_dict")
+    if path.is_dir() and not (path / CONFIG).is_file() and any(path.glob(f"*/{CONFIG}")):
+        raise ScoutError(f"{location} is a sweep's folder: name one of its runs, or judge all: policies=[{location}]")
     run_dir = path if path.is_dir() else path.resolve().parent.parent
     experiment = None
     if path.is_dir():
@@ -132,7 +140,8 @@ def load_weights(location: str) -> Weights:
             f"{path} is a checkpoint without its run folder: expected {CONFIG} in the folder above its own. "
             "Put it back, or save its entry `model` alone as a state_dict"
         )
-    return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents.get("agent_steps"))
+    state = object_in(run_dir / STATUS).get("state")
+    return Weights(path, contents["model"], experiment or load_experiment(run_dir), contents.get("agent_steps"), state)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

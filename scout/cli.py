@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -150,6 +150,7 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
     A W&B that was given up would hold up Python's end: then the process leaves without it.
     """
     code: Any = 0
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not worth a traceback a line
     try:
         _run(main, schema)
     except SystemExit as leaving:
@@ -189,6 +190,11 @@ def _run(main: Callable[[], Any], schema: type[Group]) -> None:
 
 def _message(error: Exception, schema: type[Group], arguments: Sequence[str]) -> str:
     cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read: a value with one of , = [ ] {{ }} ( ) or a space in it needs quotes of "
+            f"its own, inside those of the shell: 'KEY=\"VALUE\"' or 'KEYS=[\"VALUE\",...]'"
+        )
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # vecenv=1
         groups = [path.name for path in CONF.iterdir() if path.is_dir()]
         wrong = [line for line in arguments if line.partition("=")[0].lstrip("+~") in groups]

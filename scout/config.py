@@ -342,7 +342,7 @@ class EvaluationConfig(Group):
     """Processes that play; null is one for each core, and one alone on a GPU."""
     seed: Annotated[Integer, Field(ge=0, lt=2**30)] = 0
     """Chooses the maps, out of a range that training never touches, and the action noise."""
-    greedy: bool | Literal["both"] = False
+    greedy: Literal[False, True, "both"] = False
     """Take the most probable action instead of sampling; both: judge each network either way."""
     mission: dict[str, Any] | None = None
     """The run's mission unless one is chosen here; single keys change the run's (+mission.max_steps=500)."""
@@ -376,6 +376,8 @@ class EvaluationConfig(Group):
         for key in ("compile", "cuda_graphs", "cpu_offload"):
             if getattr(self.device, key):
                 raise ValueError(f"device.{key}=true has no effect in an evaluation: leave it out")
+        if self.episode and not (self.render or self.film or self.replay):
+            raise ValueError(f"episode={self.episode} has no effect without render, film or replay: add one of them")
         return self
 
 

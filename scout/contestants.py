@@ -9,15 +9,16 @@ from typing import Any
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
+from scout.baselines import VALID, is_baseline
 from scout.checkpoint import Weights, load_into, load_weights
 from scout.config import EvaluationConfig, EvaluationMission, Experiment, MissionConfig
 from scout.device import make_device
 from scout.errors import ScoutError, nearest
-from scout.files import CONFIG, STATUS
+from scout.files import CHECKPOINTS, CONFIG, STATUS
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
 from scout.models import make_model, set_fast_layers
-from scout.policies import BASELINES, NetworkPolicy, Policy, make_baseline
+from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class Contestant:
     experiment: Experiment | None
     """The run of its network; None for a baseline and a bare state_dict."""
     greedy: bool = False
-    """Whether it is the greedy one of two, sampled and greedy, of the same network."""
+    finished: bool = False
+    """Whether the run came to its end."""
 
     @property
     def name(self) -> str:
@@ -44,15 +46,18 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
 
     Raises ScoutError for whom it does not find, and for runs of several missions where none is chosen.
     """
-    if config.policy is not None and not _is_baseline(config.policy):
-        raise ScoutError(f"policy={config.policy} is unknown; {nearest(config.policy, [*BASELINES, 'cogames/NAME'])}")
+    if config.policy is not None and not is_baseline(config.policy):
+        raise ScoutError(f"policy={config.policy} is unknown; {nearest(config.policy, VALID)}")
     names = [str(config.checkpoint)] if config.checkpoint else [config.policy] if config.policy else config.policies
     if config.policies:
         names = [each for name in names for each in _expanded(name)]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    same = [name if is_baseline(name) else str(Path(name).resolve()) for name in names]
+    repeated = sorted({name for name, place in zip(names, same, strict=True) if same.count(place) > 1})
     if repeated:
         raise ScoutError(f"policies={config.policies}: {', '.join(repeated)} is in it more than once: once is enough")
-    weights = {name: load_weights(name) for name in names if not _is_baseline(name) or config.checkpoint}
+    if config.greedy and all(is_baseline(name) for name in names):
+        raise ScoutError(f"greedy={str(config.greedy).lower()} has no effect on {', '.join(names)}: leave it out")
+    weights = {name: load_weights(name) for name in names if not is_baseline(name) or config.checkpoint}
     if config.model is not None and all(loaded.experiment is not None for loaded in weights.values()):
         whose = f": {', '.join(weights)} has its own; leave" if weights else f" with policy={', '.join(names)}: leave"
         raise ScoutError(f"model={config.model.name} has no effect{whose} it out")
@@ -73,35 +78,39 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
             load_into(network, loaded)
             network = network.to(device)
             set_fast_layers(network, config.device.fast_layers)
-            second = config.greedy == "both" and greedy
-            title = f"{name} (greedy)" if second else name
+            title = f"{name} (greedy)" if config.greedy == "both" and greedy else name
             policy = NetworkPolicy(title, network, device, greedy, config.device.precision)
-            found.append(Contestant(policy, loaded.experiment, second))
+            found.append(Contestant(policy, loaded.experiment, greedy, loaded.state == "finished"))
+        if loaded.state not in (None, "finished"):
+            log.warning("%s is of a run that is %s: it stands by itself", name, loaded.state)
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
         log.info("Checkpoint: %s%s", loaded.path, steps)
     return found, mission, game
 
 
-def _is_baseline(name: str) -> bool:
-    return name in BASELINES or name.startswith("cogames/")
-
-
 def _expanded(name: str) -> list[str]:
     """A sweep's folder as its runs in their order; anything else as it is."""
     folder = Path(name)
-    if _is_baseline(name):
+    if is_baseline(name):
         return [name]
-    if not folder.exists():
+    try:
+        found = folder.exists()
+    except OSError:  # a name that is too long, a folder that may not be read
+        found = False
+    if not found:
         raise ScoutError(
             f"policies={name} is neither a baseline nor a run folder, a sweep's folder or a checkpoint; "
-            f"{nearest(name, [*BASELINES, 'cogames/NAME'])}"
+            f"{nearest(name, VALID)}"
         )
     if not folder.is_dir() or (folder / CONFIG).is_file():
         return [name]
     runs = [path.parent for path in folder.glob(f"*/{STATUS}")]
-    judgeable = [path for path in runs if any((path / "checkpoints").glob("*.pt"))]
+    judgeable = [path for path in runs if any((path / CHECKPOINTS).glob("*.pt"))]
     if not judgeable:
-        raise ScoutError(f"policies={name} has no run with a checkpoint in it: expected a run folder or a sweep's")
+        raise ScoutError(
+            f"policies={name} has no run with a checkpoint in it: expected a run folder or a sweep's. "
+            "A name with a comma needs quotes of its own: policies=['\"a,b\"',random]"
+        )
     for path in sorted(set(runs) - set(judgeable)):
         log.warning("%s has no checkpoint yet, so it is left out", path)
     return [str(path) for path in sorted(judgeable, key=lambda path: (len(path.name), path.name))]

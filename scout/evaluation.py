@@ -54,9 +54,8 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
     Raises ScoutError for what the user can mend: before anything is played, but for a disk that is full at the end.
     """
     _check_folder(output_dir)
-    check_pictures(config)
     contestants, mission, game = make_contestants(config)
-    config = config.model_copy(update={"mission": mission.model_dump()})  # as it was played, for who reads it later
+    check_pictures(config)
     tracker = Tracker(config, output_dir)
     state = "failed"
     try:
@@ -76,7 +75,8 @@ def evaluate(config: EvaluationConfig, output_dir: Path) -> EvaluationResult:
         console.print(standings_table(result.standings))
         if result.comparisons:
             console.print(comparisons_table(result.comparisons))
-        _write(result, config, output_dir)
+        # The whole mission, as it was played, for whoever reads it when the run is gone.
+        _write(result, config.model_copy(update={"mission": mission.model_dump()}), output_dir)
         if config.heatmap is not None:
             visits = {
                 name: np.sum([episode.visits for episode in of_one], axis=0)
@@ -134,19 +134,36 @@ def _write(result: EvaluationResult, config: EvaluationConfig, output_dir: Path)
         (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise ScoutError(
-            f"{error.filename} cannot be written ({error.strerror}): the table above is all that is left"
+            f"{error.filename or output_dir} cannot be written ({error.strerror}): the table above is all that is left"
         ) from error
     log.info("Episodes: %s", output_dir / EPISODES)
 
 
 def _track(tracker: Tracker, result: EvaluationResult, config: EvaluationConfig) -> None:
     """Sends the tables and the pictures to W&B; the summary has what was named first."""
-    for name, rows in (("episodes", result.episodes), ("standings", as_objects(result.standings))):
-        columns = [column for column, value in rows[0].items() if not isinstance(value, list | tuple)]
-        tracker.log_table(name, columns, [[row[column] for column in columns] for row in rows])
+    tables = {
+        "episodes": result.episodes,
+        "standings": as_objects(result.standings),
+        "comparisons": as_objects(result.comparisons),
+    }
+    for name, rows in tables.items():
+        rows = [_flat(row) for row in rows]
+        if rows:
+            tracker.log_table(name, list(rows[0]), [list(row.values()) for row in rows])
     low, high = result.interval or (None, None)
     tracker.summarize({"return": result.mean_return, "interval_low": low, "interval_high": high})
     if config.film is not None:
         tracker.log_film(Path(config.film))
     if config.heatmap is not None:
         tracker.log_picture("heatmap", Path(config.heatmap))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table: of an interval both ends, without the returns of single agents."""
+    flat = {}
+    for name, value in row.items():
+        if name.endswith("interval"):
+            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
+        elif name != "agent_returns":
+            flat[name] = value
+    return flat

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mettagrid.config.mettagrid_config import MettaGridConfig
@@ -17,12 +18,14 @@ from scout.film import Film
 from scout.models import fix_weights
 from scout.policies import NetworkPolicy
 from scout.rollout import Episode, play
+from scout.run_folder import RunFolder
 from scout.state import same_generators
 from scout.statistics import bootstrap_interval
 from scout.trainer import StockTrainer
 
 log = logging.getLogger(__name__)
 
+SIDE_BY_SIDE = 8  # episodes
 MEANS = ("cell_visited", "gear", "deaths", "cells_seen")
 
 
@@ -33,20 +36,37 @@ class HeldOut:
     put back. It has weights of its own in checkpoints/best.pt, those that did best so far.
     """
 
-    def __init__(self, trainer: StockTrainer, game: MettaGridConfig, run_dir: Path) -> None:
-        """Goes on from the best checkpoint that lies in the folder, unless it is of an update still to come."""
-        self._trainer, self._game, self._run_dir = trainer, game, run_dir
-        self._path = run_dir / CHECKPOINTS / BEST
-        self._best = -np.inf
-        if self._path.is_file():
-            try:
-                kept = read_checkpoint(self._path)
-                if kept["update"] <= trainer.epoch:
-                    self._best = kept["evaluation_return"]
-                    return
-            except (ScoutError, KeyError) as error:
-                log.warning("%s is left behind: %s", self._path, error)
-            self._path.unlink()
+    def __init__(self, trainer: StockTrainer, game: MettaGridConfig, folder: RunFolder) -> None:
+        """Goes on from the best checkpoint that lies in the folder, of a run that goes on.
+
+        Where the run was killed after the checkpoint of an evaluation and before its best one, that is made up for.
+        """
+        self._trainer, self._game, self._folder = trainer, game, folder
+        self._path = folder.path / CHECKPOINTS / BEST
+        self._best = self._last = -np.inf
+        if trainer.epoch == 0:
+            return
+        kept = self._kept()
+        if kept is not None and kept["episodes"] == trainer.experiment.evaluation.episodes:
+            self._best = kept["evaluation_return"]
+        self._last = folder.in_last_update("evaluation/return") or -np.inf
+        self.keep_best()
+
+    def _kept(self) -> dict[str, Any] | None:
+        """The best checkpoint so far; one that cannot be read, or is of an update still to come, is put aside."""
+        if not self._path.is_file():
+            return None
+        try:
+            kept = read_checkpoint(self._path)
+            if kept["update"] <= self._trainer.epoch:
+                return kept
+            reason = f"is of update {kept['update']}, which the run will make again"
+        except (ScoutError, KeyError) as error:
+            reason = f"cannot be gone on from ({error})"
+        aside = self._path.with_suffix(".old")
+        self._path.replace(aside)
+        log.warning("%s %s: it is now %s", self._path, reason, aside.name)
+        return None
 
     def due(self, steps_before: int) -> bool:
         """Whether the update that began at this agent step crossed a multiple of `evaluation.every`, or is the last."""
@@ -56,23 +76,18 @@ class HeldOut:
         return now // every > steps_before // every or now >= self._trainer.experiment.total_timesteps
 
     def judge(self) -> dict[str, float]:
-        """What is logged of one evaluation. Raises ScoutError when the best checkpoint cannot be written."""
+        """What is logged of one evaluation."""
         start = time.perf_counter()
         with same_generators():
             episodes = [episode.record for episode in self._play(range(self._trainer.experiment.evaluation.episodes))]
         returns = [episode["return"] for episode in episodes]
-        mean = float(np.mean(returns))
+        mean = self._last = float(np.mean(returns))
         low, high = bootstrap_interval(returns) or (mean, mean)
-        if mean > self._best:
-            self._best = mean
-            trainer = self._trainer
-            contents = {"model": trainer.uncompiled_policy.state_dict(), "agent_steps": trainer.global_step}
-            save_whole(self._path, {**contents, "update": trainer.epoch, "evaluation_return": mean})
         return {
             "evaluation/return": mean,
             "evaluation/interval_low": low,
             "evaluation/interval_high": high,
-            "evaluation/best_return": self._best,
+            "evaluation/best_return": max(self._best, mean),
             **{
                 f"evaluation/{key}": float(np.mean([episode[key] for episode in episodes]))
                 for key in MEANS
@@ -81,15 +96,33 @@ class HeldOut:
             "performance/evaluation_seconds": time.perf_counter() - start,
         }
 
+    def keep_best(self) -> None:
+        """Stores the network if the last evaluation was its best: after the update's own checkpoint, and never before.
+
+        Raises ScoutError when it cannot be written; the best one before it is then untouched.
+        """
+        if self._last <= self._best:
+            return
+        trainer = self._trainer
+        contents = {
+            "model": trainer.uncompiled_policy.state_dict(),
+            "agent_steps": trainer.global_step,
+            "update": trainer.epoch,
+            "episodes": trainer.experiment.evaluation.episodes,
+            "evaluation_return": self._last,
+        }
+        save_whole(self._path, contents)
+        self._best = self._last
+
     def film(self) -> Path | None:
         """The best network's first episode, as the run folder's film; None, with a warning, where none can be made."""
-        path = self._run_dir / FILM
+        path = self._folder.path / FILM
         try:
-            weights = load_weights(str(self._run_dir))
+            weights = load_weights(str(self._folder.path))
             load_into(self._trainer.uncompiled_policy, weights)
             with Film(path, overwrite=True, title=f"{weights.agent_steps:,} agent steps") as film:
                 self._play([0], film.show)
-        except (ScoutError, OSError) as error:
+        except Exception as error:  # the run itself is complete
             log.warning("No film: %s", error)
             return None
         return path
@@ -100,7 +133,8 @@ class HeldOut:
         trains = network.training
         try:
             policy = NetworkPolicy("held out", network, trainer.config["device"], False, device.precision)
-            return play(policy, self._game, 0, episodes, on_step, held_out_map_seed)
+            waves = [episodes[first : first + SIDE_BY_SIDE] for first in range(0, len(episodes), SIDE_BY_SIDE)]
+            return [one for wave in waves for one in play(policy, self._game, 0, wave, on_step, held_out_map_seed)]
         finally:
             fix_weights(network, fixed=False)
             network.train(trains)

@@ -17,10 +17,12 @@ _LONGEST_SEED = len(" seed=4294967295")
 _LONGEST_WORD = 60
 
 _OPTIONS = ("mission", "model", "trainer", "optimizer", "vecenv")  # groups of which one option is chosen, by its name
-_LEFT_OUT = (
-    *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb"),  # nothing is learned from them
-    *("device.name", "device.precision", "device.threads"),  # left to the machine, and then in the run's config
+WITHOUT_EFFECT = (
+    *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb", "device.threads"),
+    *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
 )
+"""Keys and groups that change neither what a run learns, but for chance, nor how."""
+_LEFT_OUT = (*WITHOUT_EFFECT, "device.name", "device.precision")  # left to the machine, and then in the run's config
 _SHOWN = ("checkpoint", "policy", "policies", "mission", "episodes", "seed", "greedy")  # of an evaluation
 
 _CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -73,7 +75,7 @@ def _differences(experiment: Experiment) -> Iterator[str]:
     ours["vecenv.num_envs"] = ours["vecenv.num_envs"] or "auto"
     for group in _OPTIONS:
         chosen = getattr(experiment, group)
-        usual = {key: value for key, value in usual.items() if not _is_in(key, (group,))}
+        usual = {key: value for key, value in usual.items() if not is_in(key, (group,))}
         usual |= flat({group: _option(group, chosen.name, type(chosen))})
     leaves = [_leaf(key) for key in ours]
     left_out = (*_LEFT_OUT, *(f"{group}.name" for group in _OPTIONS))
@@ -82,7 +84,7 @@ def _differences(experiment: Experiment) -> Iterator[str]:
         standard = usual.get(key)
         if isinstance(standard, str) and standard.startswith("${"):  # as another key, such as ${mission.num_agents}
             standard = ours.get(standard[2:-1])
-        if _is_in(key, left_out) or (key not in ours and standard == {}):  # options: {}, into which keys were put
+        if is_in(key, left_out) or (key not in ours and standard == {}):  # options: {}, into which keys were put
             continue
         if key not in ours:
             yield f"~{name}"
@@ -104,7 +106,8 @@ def _read(options: dict[str, Path], name: str) -> dict[str, Any]:
     return {key: value for base in bases for key, value in _read(options, base).items()} | values
 
 
-def _is_in(key: str, groups: tuple[str, ...]) -> bool:
+def is_in(key: str, groups: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of these, or in one of these groups."""
     return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 

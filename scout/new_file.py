@@ -15,16 +15,16 @@ def check_new_file(key: str, path: Path, endings: tuple[str, ...], overwrite: bo
     """
     if not path.name.lower().endswith(endings):
         raise ScoutError(f"{key}={path} has an unknown ending: expected {' or '.join(endings)}")
-    if path.is_dir():
-        raise ScoutError(f"{key}={path} is a folder: expected the name of a file")
-    if path.exists() and not overwrite:
-        raise ScoutError(f"{key}={path} exists already: set overwrite=true to replace it, or choose another name")
     try:
+        if path.is_dir():
+            raise ScoutError(f"{key}={path} is a folder: expected the name of a file")
+        if path.exists() and not overwrite:
+            raise ScoutError(f"{key}={path} exists already: set overwrite=true to replace it, or choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass  # permissions alone do not tell: root may write anywhere but on a read-only disk
     except OSError as error:
-        raise ScoutError(f"{key}={path} cannot be written ({error.strerror}): choose another folder") from error
+        raise ScoutError(f"{key}={path} cannot be written ({error.strerror}): choose another name") from error
 
 
 class NewFile:
@@ -34,7 +34,7 @@ class NewFile:
         """Raises ScoutError as `check_new_file` does."""
         check_new_file(key, path, endings, overwrite)
         self._key, self.path, self._endings, self._overwrite = key, path, endings, overwrite
-        self.temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        self.temporary = path.with_name(f".{os.getpid()}.{key}{path.suffix}")
         """Where to write it."""
 
     def keep(self) -> None:

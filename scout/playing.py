@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -16,8 +17,9 @@ from scout.policies import NetworkPolicy, Policy
 from scout.rollout import Episode, play
 
 POLL_SECONDS = 0.1
-# A forked process has the policy already, and starts at once. Elsewhere it is sent there, and Python starts anew.
-CONTEXT: Any = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+# A forked process has the policy already, and starts at once. Elsewhere it is sent there, and Python starts anew:
+# Windows cannot fork, and macOS's own libraries do not bear it.
+CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def play_all(
@@ -34,16 +36,23 @@ def play_all(
     Each process plays up to `parallel` at a time. `processes` None is one for each core, and a single one for a network
     on a GPU. `on_steps` is told now and then how many steps were played since, of all episodes together.
 
-    Raises ScoutError when a process dies, and whatever the policy raises.
+    Raises ScoutError when a process dies and for several of them on a GPU, and whatever the policy raises.
     """
     on_gpu = isinstance(policy, NetworkPolicy) and policy.device != "cpu"
-    processes = min(processes or (1 if on_gpu else len(os.sched_getaffinity(0))), episodes)
+    if on_gpu and processes not in (None, 1):
+        raise ScoutError(f"processes={processes} is for a CPU, and {policy.name} plays on a GPU: leave it out")
+    processes = min(processes or (1 if on_gpu else _cores()), episodes)
     each = -(-episodes // (-(-episodes // (parallel * processes)) * processes))  # waves of even size, for all processes
     waves = [range(start, min(start + each, episodes)) for start in range(0, episodes, each)]
     on_steps = on_steps or (lambda steps: None)
     if processes == 1:
         return _play_waves(policy, game, seed, waves, on_steps)
     return _spread(policy, game, seed, [waves[first::processes] for first in range(processes)], on_steps)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _play_waves(

@@ -12,6 +12,7 @@ from mettagrid.policy.policy_registry import get_policy_registry
 from mettagrid.simulator import Simulation
 from torch import nn
 
+from scout.baselines import COGAMES, NOOP, RANDOM, WALKER
 from scout.errors import ScoutError, nearest
 from scout.models import fix_weights
 from scout.walker import WalkerPolicy
@@ -125,11 +126,9 @@ class CogamesPolicy:
             agent.set_action(policy.step(agent.observation))
 
 
-BASELINES: dict[str, Callable[[], Policy]] = {"random": RandomPolicy, "noop": NoopPolicy, "walker": WalkerPolicy}
+_MAKE: dict[str, Callable[[], Policy]] = {RANDOM: RandomPolicy, NOOP: NoopPolicy, WALKER: WalkerPolicy}
 
 
 def make_baseline(name: str, env_info: PolicyEnvInterface) -> Policy:
-    """The baseline of a name of BASELINES, or cogames/NAME. Raises ScoutError where cogames knows no such name."""
-    if name.startswith("cogames/"):
-        return CogamesPolicy(name.removeprefix("cogames/"), env_info)
-    return BASELINES[name]()
+    """The policy of a baseline's name (baselines.py). Raises ScoutError where cogames knows no such name."""
+    return CogamesPolicy(name.removeprefix(COGAMES), env_info) if name.startswith(COGAMES) else _MAKE[name]()

@@ -17,7 +17,7 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -64,9 +64,9 @@ class RunFolder:
         folder = cls.__new__(cls)
         folder.path, folder._metrics = path, None
         with folder._writing():
-            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **_object_in(path / STATUS)}
+            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **object_in(path / STATUS)}
             folder._open_metrics()
-        before, now = _object_in(path / VERSIONS).get("packages", {}), versions()["packages"]
+        before, now = object_in(path / VERSIONS).get("packages", {}), versions()["packages"]
         changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
         if changed:
             log.warning("Other packages than before (%s): the numbers may differ", ", ".join(changed))
@@ -127,6 +127,11 @@ class RunFolder:
         key = "environment/episode_return"
         found = [json.loads(line)[key] for line in self._lines() if f'"{key}"'.encode() in line]
         return [value for value in found if value is not None]
+
+    def in_last_update(self, key: str) -> float | None:
+        """The value of a metric in the last update; None where it was not logged there."""
+        lines = self._lines()
+        return json.loads(lines[-1]).get(key) if lines else None
 
     def sync(self) -> None:
         """Puts the metrics on the disk, so that no checkpoint is ever ahead of them."""
@@ -226,11 +231,11 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _object_in(path: Path) -> dict[str, Any]:
-    """A JSON file's object; {} where there is none, or a damaged one."""
+def object_in(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    """The object that a file holds; {} where there is none, or a damaged one."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
 

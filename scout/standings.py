@@ -13,7 +13,7 @@ from rich.text import Text
 
 from scout.contestants import Contestant
 from scout.naming import setting
-from scout.statistics import bootstrap_interval, improvement, interval, iqm
+from scout.statistics import bootstrap_interval, improvement, interval, iqm, share_interval
 
 Interval = tuple[float, float] | None
 
@@ -89,21 +89,24 @@ class Side:
             difference=float(ours.mean() - theirs.mean()),
             interval=bootstrap_interval((ours - theirs)[0]) if single else interval(_difference, ours, theirs),
             probability=improvement(ours, theirs),
-            probability_interval=bootstrap_interval(wins[0]) if single else interval(improvement, ours, theirs),
+            probability_interval=share_interval(wins) if single else _share(interval(improvement, ours, theirs)),
         )
 
 
 def sides_of(contestants: Sequence[Contestant], played: Sequence[list[dict[str, Any]]]) -> list[Side]:
     """One side for each policy, and before the runs that differ in their seed alone one for all of them together."""
-    groups: dict[tuple[str, bool], list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for index, contestant in enumerate(contestants):
         experiment = contestant.experiment
-        key = (contestant.name if experiment is None else setting(experiment), contestant.greedy)
-        groups.setdefault(key, []).append(index)
+        key = contestant.name, "alone"
+        if experiment is not None and contestant.finished:
+            key = setting(experiment), experiment.device.precision
+        groups.setdefault((*key, " (greedy)" if contestant.greedy else ""), []).append(index)
     sides = []
-    for (name, greedy), members in groups.items():
-        if len(members) > 1:
-            style = " (greedy)" if greedy else ""
+    for (name, _, style), members in groups.items():
+        experiments = [contestants[member].experiment for member in members]
+        seeds = {experiment.seed for experiment in experiments if experiment is not None}
+        if len(members) == len(seeds) > 1:  # checkpoints of one run, or copies of it, are no further seeds
             sides.append(Side(f"{name}, {len(members)} seeds{style}", [played[member] for member in members]))
         sides += [Side(contestants[member].name, [played[member]]) for member in members]
     return sides
@@ -189,3 +192,8 @@ def _interval(statistic: Any, scores: NDArray[np.float64]) -> Interval:
 
 def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     return float(ours.mean() - theirs.mean())
+
+
+def _share(bounds: Interval) -> Interval:
+    """An interval of a probability, which does not go beyond 0 and 1."""
+    return None if bounds is None else (max(bounds[0], 0.0), min(bounds[1], 1.0))

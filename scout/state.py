@@ -85,6 +85,7 @@ def _generators() -> dict[str, Any]:
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
@@ -95,3 +96,5 @@ def _set_generators(saved: dict[str, Any]) -> None:
     torch.set_rng_state(saved["torch"])
     if saved["cuda"] and torch.cuda.device_count() == len(saved["cuda"]):
         torch.cuda.set_rng_state_all(saved["cuda"])
+    if saved.get("mps") and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(saved["mps"][0])

@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 9_999
+FEW = 8
+"""Of fewer values than these resamples tell too little: of three they hold the mean in 75% of cases, not in 95%."""
 
 
 def bootstrap_interval(
     values: ArrayLike, statistic: Callable[..., Any] = np.mean, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95% bootstrap interval (bias-corrected and accelerated, 9,999 resamples); None for fewer than two values.
+    """95% bootstrap interval (9,999 resamples); None for fewer than two values.
 
-    Source: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", chapter 14, as scipy.stats.bootstrap.
+    Bias-corrected and accelerated: Efron and Tibshirani, 1993, "An Introduction to the Bootstrap", chapter 14, as
+    scipy.stats.bootstrap. Of fewer than FEW values it is Student's, with the bootstrap's standard error: of a mean the
+    usual t interval.
     """
     import scipy.stats
 
@@ -28,18 +32,44 @@ def bootstrap_interval(
         return None
     if np.ptp(values) == 0:  # all resamples are the same, of which scipy makes nan
         return float(values[0]), float(values[0])
+    methods: tuple[Literal["BCa", "percentile"], ...] = ("BCa", "percentile") if len(values) >= FEW else ("percentile",)
+    low, high, result = np.nan, np.nan, None
+    for method in methods:  # where leaving out any one value changes nothing, BCa's acceleration is 0 / 0
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            result = scipy.stats.bootstrap(
+                (values,), statistic, n_resamples=RESAMPLES, rng=np.random.default_rng(seed), method=method
+            )
+        low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
+        if np.isfinite([low, high]).all():
+            break
+    if len(values) < FEW:
+        assert result is not None
+        return _students(float(statistic(values)), float(result.standard_error), len(values))
+    return low, high
 
-    def bounds(method: Literal["BCa", "percentile"]) -> tuple[float, float]:
-        result = scipy.stats.bootstrap(
-            (values,), statistic, n_resamples=RESAMPLES, rng=np.random.default_rng(seed), method=method
-        )
-        return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        low, high = bounds("BCa")
-    # Where leaving out any one value changes nothing, the acceleration is 0 / 0.
-    return bounds("percentile") if np.isnan(low) or np.isnan(high) else (low, high)
+def share_interval(wins: ArrayLike) -> tuple[float, float] | None:
+    """95% interval of a share of maps on which something holds, 1 each, or half holds; None for fewer than two.
+
+    Source: Wilson, 1927, as scipy.stats.binomtest; unlike a bootstrap's it has a width where all or none hold.
+    """
+    import scipy.stats
+
+    count = np.size(wins)
+    if count < 2:
+        return None
+    total = float(np.sum(wins))
+    low, high = (scipy.stats.binomtest(int(k), count).proportion_ci(method="wilson") for k in (total, np.ceil(total)))
+    return float(low.low), float(high.high)
+
+
+def _students(value: float, error: float, count: int) -> tuple[float, float]:
+    """Student's 95% interval from a bootstrap's standard error, which is sqrt((count - 1) / count) too small."""
+    import scipy.stats
+
+    half = float(scipy.stats.t.ppf(0.975, count - 1)) * error * np.sqrt(count / (count - 1))
+    return float(value - half), float(value + half)
 
 
 def iqm(scores: Any, axis: int | None = None) -> Any:
@@ -64,10 +94,11 @@ def improvement(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float
 def interval(
     statistic: Callable[..., float], *scores: NDArray[np.float64], seed: int = 0
 ) -> tuple[float, float] | None:
-    """95% percentile bootstrap interval of a statistic of scores [runs, maps]; None for fewer than two maps.
+    """95% bootstrap interval of a statistic of scores [runs, maps], for other training seeds and other maps.
 
-    Runs of each score are resampled among themselves and maps for all of them together, 2,000 times: an interval that
-    holds for other training seeds as well as for other maps. Source: Owen, 2007, "The pigeonhole bootstrap".
+    In 2,000 resamples runs are drawn among those of each score and maps for all of them together: Owen, 2007, "The
+    pigeonhole bootstrap". Their standard error makes it Student's, with the degrees of freedom of the fewest runs that
+    are more than one, since a handful of runs tells little of others. None for fewer than two maps.
     """
     maps = scores[0].shape[1]
     if maps < 2:
@@ -77,22 +108,23 @@ def interval(
     for _ in range(2_000):
         columns = generator.integers(maps, size=maps)
         found.append(statistic(*(rows[generator.integers(len(rows), size=len(rows))][:, columns] for rows in scores)))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
+    fewest = min((len(rows) for rows in scores if len(rows) > 1), default=maps)
+    return _students(float(statistic(*scores)), float(np.std(found, ddof=1)), fewest)
 
 
-def band(curves: ArrayLike, seed: int = 0, resamples: int = 1_000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95% percentile bootstrap interval, over runs, of the mean of curves [runs, points]: two arrays [points].
+def band(curves: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Student's 95% interval, over runs, of the mean of curves [runs, points]: two arrays [points].
 
-    Of a single run the band has no width. Points that are nan in a run are left out of the means.
+    Values that are nan are left out; points with fewer than three values have none, nan.
     """
+    import scipy.stats
+
     values = np.asarray(curves, dtype=np.float64)
-    chosen = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    weights = np.zeros((resamples, len(values)))
-    np.add.at(weights, (np.arange(resamples)[:, None], chosen), 1)
-    there = np.isfinite(values)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # a point at which no run has a value
-        means = (weights @ np.where(there, values, 0)) / (weights @ there)
-        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    return low, high
+    count = np.isfinite(values).sum(axis=0)
+    mean, half = np.full((2, values.shape[1]), np.nan)
+    enough = count >= 3
+    if enough.any():
+        mean[enough] = np.nanmean(values[:, enough], axis=0)
+        error = np.nanstd(values[:, enough], axis=0, ddof=1) / np.sqrt(count[enough])
+        half[enough] = scipy.stats.t.ppf(0.975, count[enough] - 1) * error
+    return mean - half, mean + half

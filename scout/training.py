@@ -135,7 +135,7 @@ def _loop(
         save_checkpoint(folder.path, state, state["update"], experiment.checkpoint.keep)
 
     game = trainer.vecenv.driver_env.env_cfg
-    held_out = HeldOut(trainer, game, folder.path)
+    held_out = HeldOut(trainer, game, folder)
     progress = TrainingProgress(experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step)
     with progress:
         while trainer.global_step < experiment.total_timesteps:
@@ -158,9 +158,11 @@ def _loop(
             if finished or asked or judged or trainer.epoch % experiment.checkpoint.interval == 0:
                 signals.checkpoint = False
                 save()
+            if judged:
+                held_out.keep_best()
     tracker.log_checkpoint(load_weights(str(folder.path)).path)
     if experiment.evaluation.film:
-        log.info("Filming an episode of the %s network", "best" if experiment.evaluation.every else "last")
+        log.info("Filming an episode")
         film = held_out.film()
         if film is not None:
             tracker.log_film(film)

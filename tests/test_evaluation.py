@@ -39,7 +39,7 @@ def test_there_is_one_object_per_episode(tmp_path: Path) -> None:
 
 def test_the_config_loads_back_to_the_same_evaluation(tmp_path: Path) -> None:
     """config.yaml beside the episodes holds every key of the evaluation, and the whole mission that was played."""
-    config = config_of(seed=5, greedy=True)
+    config = config_of(seed=5)
     evaluate(config, tmp_path)
     stored = EvaluationConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text()))
     assert stored == config.model_copy(update={"mission": MissionConfig(max_steps=20).model_dump()})

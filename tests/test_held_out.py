@@ -11,13 +11,12 @@ import torch
 from conftest import tiny_experiment
 from evaluation_helpers import network_of
 
-from scout.build import build
-from scout.checkpoint import load_weights, read_checkpoint
+from scout.checkpoint import load_weights, read_checkpoint, save_whole
 from scout.environment import held_out_map_seed
-from scout.held_out import HeldOut
 from scout.mission import make_game
 from scout.policies import NetworkPolicy
 from scout.rollout import play
+from scout.training import train
 
 EVALUATION = {"every": 256, "episodes": 2, "film": False}
 
@@ -34,10 +33,12 @@ def without_seconds(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def test_training_is_the_same_with_and_without_evaluations(train_tiny: Callable[..., Path]) -> None:
-    """Every loss of a run that is judged twice is that of a run that never is, to the last bit."""
-    judged = train_tiny("judged", evaluation=EVALUATION, total_timesteps=1024)
-    alone = train_tiny("alone", evaluation={"every": None, "film": False}, total_timesteps=1024)
+@pytest.mark.parametrize("trainer", ["ppo", "pufferl"])
+def test_training_is_the_same_with_and_without_evaluations(trainer: str, train_tiny: Callable[..., Path]) -> None:
+    """Every loss of a run that is judged after each update is that of a run that never is, to the last bit."""
+    common: dict[str, Any] = {"total_timesteps": 1024, "trainer": {"name": trainer}}
+    judged = train_tiny("judged", evaluation=EVALUATION, **common)
+    alone = train_tiny("alone", evaluation={"every": None, "film": False}, **common)
     assert without_seconds(lines_of(judged)) == without_seconds(lines_of(alone))
     assert sum("evaluation/return" in line for line in lines_of(judged)) == 4
 
@@ -85,21 +86,45 @@ def test_the_best_checkpoint_is_the_one_that_did_best(train_tiny: Callable[..., 
     assert [line["evaluation/best_return"] for line in lines] == list(np.maximum.accumulate(returns))
 
 
-def test_a_resumed_run_keeps_its_best_unless_it_will_be_made_again(train_tiny: Callable[..., Path]) -> None:
-    """A best checkpoint of an update that has been counts; one of an update to come, from before a kill, is dropped."""
-    run_dir = train_tiny(evaluation=EVALUATION)
+def go_on(run_dir: Path, **changes: Any) -> Path:
+    """Resumes a run of one update for a second one."""
+    return train(tiny_experiment(evaluation=EVALUATION | changes, total_timesteps=512), run_dir, resumed=True).run_dir
+
+
+def test_a_run_that_was_killed_before_its_best_checkpoint_makes_it_up(train_tiny: Callable[..., Path]) -> None:
+    """The update's own checkpoint is there, best.pt is not: it is made, and an equal return does not replace it."""
+    run_dir = train_tiny(evaluation=EVALUATION, total_timesteps=256)
+    (run_dir / "checkpoints/best.pt").unlink()
+    first, second = (line["evaluation/return"] for line in lines_of(go_on(run_dir)))
+    assert first == second, "this run does not show what this test is about"
+    best = read_checkpoint(run_dir / "checkpoints/best.pt")
+    assert (best["update"], best["evaluation_return"]) == (1, first)
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_best_checkpoint_that_cannot_be_gone_on_from_is_put_aside(
+    damaged: bool, train_tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged one, and one of an update still to come, becomes best.old, with a warning; the run has a new one."""
+    run_dir = train_tiny(evaluation=EVALUATION, total_timesteps=256)
     path = run_dir / "checkpoints/best.pt"
-    experiment = tiny_experiment(evaluation=EVALUATION)
-    game = make_game(experiment.mission)
-    trainer = build(experiment, game, "cpu")
-    try:
-        trainer.epoch = 2
-        assert HeldOut(trainer, game, run_dir)._best == read_checkpoint(path)["evaluation_return"]
-        trainer.epoch = 0
-        assert HeldOut(trainer, game, run_dir)._best == -np.inf
-        assert not path.exists()
-    finally:
-        trainer.close()
+    if damaged:
+        path.write_bytes(b"damaged")
+    else:
+        save_whole(path, read_checkpoint(path) | {"update": 99, "evaluation_return": 1e9})
+    go_on(run_dir)
+    assert (run_dir / "checkpoints/best.old").is_file()
+    assert "it is now best.old" in caplog.text
+    assert read_checkpoint(path)["update"] == 1
+
+
+def test_returns_on_other_maps_are_not_compared(train_tiny: Callable[..., Path]) -> None:
+    """With another number of episodes, from now on, the best so far no longer counts."""
+    run_dir = train_tiny(evaluation=EVALUATION, total_timesteps=256)
+    path = run_dir / "checkpoints/best.pt"
+    save_whole(path, read_checkpoint(path) | {"evaluation_return": 1e9})
+    assert lines_of(go_on(run_dir, episodes=1))[-1]["evaluation/best_return"] < 1e9
+    assert read_checkpoint(path)["evaluation_return"] < 1e9
 
 
 def test_a_run_ends_with_a_film(train_tiny: Callable[..., Path]) -> None:

@@ -41,7 +41,7 @@ def folders(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     old = write_run(mix / "old", []) / "config.yaml"
     old.write_text(f"{EVIL}: 1\n")
     mission = MissionConfig(max_steps=25).model_dump()
-    write_evaluation(mix / "judged", {"random": [1, 2], EVIL: [3]}, policies=["random"], mission=mission)
+    write_evaluation(mix / "judged", {"random": [1, 2] * 8, EVIL: [3]}, policies=["random"], mission=mission)
     write_evaluation(mix / "lost", {"/gone": [3]}, checkpoint="/gone")
     return {"real": finished_run, "seeds": base / "seeds", "sweep": base / "sweep", "mix": mix}
 
@@ -137,9 +137,9 @@ def test_states_reasons_and_what_was_left_out_are_told(pages: dict[str, Path]) -
 def test_evaluations_are_listed(pages: dict[str, Path]) -> None:
     """With episodes, mean and interval; those whose mission is not known, apart; baselines in the final table, too."""
     text = text_of(pages["mix"])
-    assert "random | 2 | 1.50 | 1.00 to 2.00 | judged" in text
+    assert "random | 16 | 1.50 | 1.25 to 1.75 | judged" in text
     assert re.search(r"mission is not known.*?/gone \| 1 \| 3.00 \| - \| lost", text, re.DOTALL)
-    assert "random | 1.50 | 1.00 to 2.00 |  |  | 2 episodes" in text
+    assert "random | 1.50 | 1.25 to 1.75 |  |  | 16 episodes" in text
 
 
 def test_missions_have_sections_of_their_own(pages: dict[str, Path]) -> None:

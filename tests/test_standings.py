@@ -1,5 +1,6 @@
 """The lines of an evaluation's table, and how the first compares with the others."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ def contestant(name: str, seed: int | None = None, greedy: bool = False, **chang
     """One of a run with that seed, or of no run."""
     policy = NoopPolicy()
     policy.name = name
-    return Contestant(policy, None if seed is None else tiny_experiment(seed=seed, **changes), greedy)
+    return Contestant(policy, None if seed is None else tiny_experiment(seed=seed, **changes), greedy, finished=True)
 
 
 def printed(table: Any) -> str:
@@ -67,7 +68,17 @@ def test_the_first_is_compared_with_each_of_the_others_map_by_map() -> None:
     (row,) = compared([first, other])
     assert (row.policy, row.other, row.difference, row.probability) == ("first", "other", 0.75, 0.875)
     assert row.interval is not None
-    assert 0 <= row.interval[0] < 0.75 < row.interval[1] <= 1  # far narrower than the returns' own spread
+    assert -0.1 < row.interval[0] < 0.75 < row.interval[1] < 1.6  # Student's 0.75 +- 3.18 x 0.25; returns spread by 50
+
+
+def test_what_is_no_further_seed_stands_by_itself() -> None:
+    """Two checkpoints of one run, a copy of it, another precision and a run that did not finish make no group."""
+    twice = [contestant("a/1.pt", 1), contestant("a/2.pt", 1)]
+    assert len(sides_of(twice, [episodes_of(1, 2)] * 2)) == 2
+    other = [contestant("a", 1), contestant("b", 2, device={"precision": "bfloat16"})]
+    assert len(sides_of(other, [episodes_of(1, 2)] * 2)) == 2
+    half = [contestant("a", 1), dataclasses.replace(contestant("b", 2), finished=False)]
+    assert len(sides_of(half, [episodes_of(1, 2)] * 2)) == 2
 
 
 def test_a_group_of_seeds_is_not_compared_with_its_own_runs() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from scout.statistics import band, bootstrap_interval, improvement, interval, iqm
+from scout.statistics import band, bootstrap_interval, improvement, interval, iqm, share_interval
 
 RETURNS = [0.0, 0.1, 2.2, 0.3, 4.0, 0.2, 0.1, 2.4]
 
@@ -58,8 +58,27 @@ def test_the_probability_of_improvement_is_over_pairs_of_runs_on_each_map() -> N
     assert improvement(theirs, ours) == pytest.approx(1 - (0.5 + 0.75) / 2)
 
 
-def test_the_interval_over_runs_and_maps_is_that_of_a_plain_loop() -> None:
-    """Each resample draws maps for all and runs for each score, and the bounds are the middle 95% of the means."""
+def test_an_interval_of_few_values_is_students() -> None:
+    """Of 1, 2 and 6 it is 3 +- 4.303 x sqrt(7) / sqrt(3), the usual t interval, but for the resamples' chance."""
+    assert bootstrap_interval([1.0, 2.0, 6.0]) == pytest.approx((3 - 6.572, 3 + 6.572), rel=0.05)
+
+
+def test_few_values_are_not_trusted() -> None:
+    """The 95% interval of three values holds the mean that they are drawn around in 93% or more of 300 cases."""
+    generator = np.random.default_rng(0)
+    found = [bootstrap_interval(generator.normal(size=3)) for _ in range(300)]
+    assert np.mean([bounds is not None and bounds[0] < 0 < bounds[1] for bounds in found]) > 0.93
+
+
+def test_a_share_of_all_is_not_certain() -> None:
+    """Wilson's interval of 8 in 8 begins at 8 / (8 + 1.96^2), and that of none in 8 is its mirror."""
+    assert share_interval(np.ones(8)) == pytest.approx((8 / (8 + 1.959964**2), 1))
+    assert share_interval(np.zeros(8)) == pytest.approx((0, 1 - 8 / (8 + 1.959964**2)))
+    assert share_interval([1.0]) is None
+
+
+def test_the_interval_over_runs_and_maps_is_made_by_a_plain_loops_resamples() -> None:
+    """Each resample draws maps for all and runs for each score; their spread, mended for 3 runs, is Student's error."""
     scores = np.random.default_rng(3).normal(size=(3, 6))
     generator = np.random.default_rng(0)
     means = []
@@ -67,16 +86,21 @@ def test_the_interval_over_runs_and_maps_is_that_of_a_plain_loop() -> None:
         columns = generator.integers(6, size=6)
         rows = generator.integers(3, size=3)
         means.append(np.mean([[scores[row, column] for column in columns] for row in rows]))
-    assert interval(np.mean, scores) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    half = 4.302653 * np.std(means, ddof=1) * np.sqrt(3 / 2)
+    assert interval(np.mean, scores) == pytest.approx((scores.mean() - half, scores.mean() + half))
 
 
-def test_an_interval_over_runs_is_wider_than_over_the_maps_alone() -> None:
-    """Runs that differ a lot on maps that do not: the interval spans the runs, where that of the maps is a point."""
-    scores = np.array([[1.0] * 20, [5.0] * 20, [9.0] * 20])
-    found = interval(np.mean, scores)
-    assert found is not None
-    assert found[0] < 3
-    assert found[1] > 7
+def test_few_training_seeds_are_not_trusted() -> None:
+    """Where seeds differ more than maps, that of three seeds holds the true mean in 93% or more of 100 cases."""
+    generator = np.random.default_rng(1)
+    held = []
+    for _ in range(100):
+        scores = (
+            generator.normal(scale=3, size=(3, 1)) + generator.normal(size=(1, 16)) + generator.normal(size=(3, 16))
+        )
+        bounds = interval(np.mean, scores)
+        held.append(bounds is not None and bounds[0] < 0 < bounds[1])
+    assert np.mean(held) > 0.93
 
 
 def test_a_paired_difference_takes_the_same_maps_for_both() -> None:
@@ -86,10 +110,8 @@ def test_a_paired_difference_takes_the_same_maps_for_both() -> None:
     assert interval(lambda one, other: one.mean() - other.mean(), ours + 1, ours) == pytest.approx((1, 1))
 
 
-def test_the_band_holds_the_mean_and_leaves_out_what_is_missing() -> None:
-    """Pointwise over runs: around the mean where all have a value, the single value where one has, nan where none."""
-    curves = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [3.0, np.nan, np.nan]])
-    low, high = band(curves)
-    assert 1 <= low[0] < 2 < high[0] <= 3
-    assert (low[1], high[1]) == (5, 5)
-    assert np.isnan([low[2], high[2]]).all()
+def test_the_band_is_students_interval_at_each_point() -> None:
+    """Of 1, 2 and 3 it is 2 +- 4.303 / sqrt(3); where fewer than three runs have a value there is none."""
+    low, high = band(np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [3.0, 6.0, np.nan]]))
+    assert (low[0], high[0]) == pytest.approx((2 - 4.302653 / np.sqrt(3), 2 + 4.302653 / np.sqrt(3)))
+    assert np.isnan([low[1:], high[1:]]).all()

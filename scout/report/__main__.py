@@ -38,14 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = read(given.paths)
         write_report(found, output, given.overwrite, command, made)
-    except ScoutError as error:
-        print(error, file=sys.stderr)
+    except (ScoutError, OSError) as error:  # such as a path that is too long for the system
+        print(_printable(str(error)), file=sys.stderr)
         return 1
     seconds = time.perf_counter() - start
     if found.unreadable:
-        print(f"could not be read, see the page: {', '.join(found.unreadable)}", file=sys.stderr)
+        print(f"could not be read, see the page: {', '.join(map(_printable, found.unreadable))}", file=sys.stderr)
     print(f"{len(found.runs)} runs and {len(found.evaluations)} evaluations in {seconds:.1f} s: {output / PAGE}")
-    return 0
+    return 0 if found.runs or found.evaluations else 1
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def write_report(found: Found, output: Path, overwrite: bool, command: str, made: datetime) -> None:
@@ -61,7 +65,8 @@ def write_report(found: Found, output: Path, overwrite: bool, command: str, made
         (output / PICTURES).mkdir(parents=True, exist_ok=True)
         for outdated in (output / PICTURES).glob("mission*_*.png"):
             outdated.unlink()
-        with (output / RUNS).open("w", encoding="utf-8", newline="") as file:
+        # What is no text, such as the name of a folder in another encoding, is shown by its numbers.
+        with (output / RUNS).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             csv.writer(file).writerows(runs_csv(sections))
         body = list(header(found, command, made))
         if len(sections) > 1:
@@ -71,7 +76,7 @@ def write_report(found: Found, output: Path, overwrite: bool, command: str, made
             warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks, of a lone value on an axis
             for number, section in enumerate(sections, start=1):
                 body += section_parts(section, number, output)
-        (output / PAGE).write_text(page("Training report", body), encoding="utf-8")
+        (output / PAGE).write_text(page("Training report", body), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         reason = f"{error.filename or output} cannot be written ({error.strerror})"
         raise ScoutError(f"{reason}: choose another folder with --output") from error

@@ -137,7 +137,7 @@ def _learning_caption(section: Section) -> str:
     words = [_LINES] if any(run.has(RETURN) for run in runs) else []
     words += ["Dots: single updates."] if len(runs) == 1 else []
     banded = len(groups) < len(runs) and len(groups) <= len(STYLES)
-    words += ["Bands: 95% bootstrap interval over runs."] if banded else []
+    words += ["Bands: Student's 95% interval over runs, from three on."] if banded else []
     words += ["Thin lines: single runs."] if banded and len(runs) <= MOST_SINGLE_RUNS else []
     words += [_MARKS] if any(run.has(HELD_OUT) for run in runs) else []
     if len(groups) > len(STYLES):
@@ -218,7 +218,8 @@ _LINES = (
     "them above what a network that stays as it is gets on held-out maps."
 )
 _MARKS = (
-    "Marks: evaluations on held-out maps, means over runs with their 95% interval, for a single run over its episodes; "
+    "Marks: evaluations on held-out maps, means over runs with their 95% interval from three runs on, of a single run "
+    "over its episodes; "
     "marks of the same step stand side by side."
 )
 _MINUTES = (
@@ -231,8 +232,8 @@ _FINAL_TRAINING = (
     "were evaluated on held-out maps."
 )
 _TABLE = (
-    "The interval is a 95% bootstrap over runs, which is too narrow for a handful of them; for a single run, that of "
-    "its last evaluation's episodes. Best: the highest held-out evaluation of any run, which is more than the same "
+    "The interval is of 95%, over runs: Student's below 8 of them, else a bootstrap; for a single run, that of its "
+    "last evaluation's episodes. Best: the highest held-out evaluation of any run, which is more than the same "
     "network would score again. IQM: mean of the middle half of the runs, from four runs on. Minutes: mean over runs; "
     "steps/s: median; MB: peak memory."
 )

@@ -18,7 +18,7 @@ SPEED = "performance/SPS"
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean over the runs of a group that count, with its 95% interval, [points]; nan where not all have a value."""
+    """The mean over the runs of a group that count, and its 95% interval from three runs on, [points]; else nan."""
 
     steps: Array
     minutes: Array

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from scout.baselines import is_baseline
 from scout.config import EvaluationMission, Experiment, MissionConfig
 from scout.errors import ScoutError
 from scout.files import CHECKPOINTS, CONFIG, EPISODES, METRICS, STATUS
-from scout.run_folder import is_running, load_experiment
+from scout.run_folder import is_running, load_experiment, object_in
 from scout.validation import validate
 
 RETURN, HELD_OUT = "environment/episode_return", "evaluation/return"
@@ -162,8 +163,12 @@ def read_metrics(path: Path) -> tuple[dict[str, Array], int]:
 def _folders(paths: Iterable[Path]) -> set[Path]:
     found = set()
     for path in paths:
-        if not path.is_dir():
-            raise ScoutError(f"{path} {'is a file' if path.exists() else 'does not exist'}: {_EXPECTED}")
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as error:
+            raise ScoutError(f"{path} cannot be looked for ({error.strerror}): {_EXPECTED}") from error
+        if not is_folder:
+            raise ScoutError(f"{path} {'is a file' if exists else 'does not exist'}: {_EXPECTED}")
         for folder, below, files in path.resolve().walk():
             below[:] = [name for name in below if name not in ("wandb", CHECKPOINTS)]
             if {STATUS, METRICS, EPISODES} & set(files):
@@ -172,7 +177,7 @@ def _folders(paths: Iterable[Path]) -> set[Path]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    experiment, status = load_experiment(folder), _object_in(folder / STATUS)
+    experiment, status = load_experiment(folder), object_in(folder / STATUS)
     state = str(status.get("state"))
     if state == "running" and not is_running(folder):
         state = "killed"
@@ -189,25 +194,10 @@ def _read_evaluation(folder: Path, name: str) -> Evaluation:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         expected = "expected a list of episodes, each with a policy and a return"
         raise ScoutError(f"{folder / EPISODES} cannot be read ({type(error).__name__}): {expected}") from error
-    config = _object_in(folder / CONFIG, yaml.safe_load)
-    judged = {policy.removesuffix(" (greedy)") for policy in returns}
-    baselines = {policy for policy in judged if policy != config.get("checkpoint") and _is_baseline(policy)}
+    config = object_in(folder / CONFIG, yaml.safe_load)
+    baselines = {policy for policy in returns if is_baseline(policy)}
     mission = validate(EvaluationMission, {"mission": config["mission"]}).mission if config.get("mission") else None
     return Evaluation(name, mission, returns, baselines)
-
-
-def _is_baseline(policy: str) -> bool:
-    trained = "/" in policy or policy.endswith(".pt") or Path(policy).exists()
-    return policy.startswith("cogames/") or not trained
-
-
-def _object_in(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
-    """The object that a file holds; {} where there is none, or a damaged one."""
-    try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(value: Any) -> float:

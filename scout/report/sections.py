@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from scout.config import MissionConfig
+from scout.naming import WITHOUT_EFFECT, is_in
 from scout.references import Reference, references
 from scout.report.runs import HELD_OUT, RETURN, Evaluation, Found, Run
 from scout.resume import flat
 from scout.statistics import bootstrap_interval
 
-# These change neither what a run learns nor how fast.
-_WITHOUT_EFFECT = (
-    *("seed", "resume", "log_interval", "mission.name", "device.threads", "evaluation.", "wandb.", "checkpoint."),
-    *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
-)
+_WITHOUT_EFFECT = (*WITHOUT_EFFECT, "mission.name")
 _OPTIONS = ("model.name", "trainer.name")  # a group of keys of its own behind each name
 _LONGEST_NAME = 160
 
@@ -95,7 +92,7 @@ def written(value: Any) -> str:
 
 def differing_keys(configs: Sequence[Config]) -> list[str]:
     """The keys with an effect whose values differ, or that some configs lack."""
-    keys = {key: None for config in configs for key in config if not key.startswith(_WITHOUT_EFFECT)}
+    keys = {key: None for config in configs for key in config if not is_in(key, _WITHOUT_EFFECT)}
     return [key for key in keys if len({written(config.get(key, "")) for config in configs}) > 1]
 
 
@@ -143,7 +140,7 @@ def _section(title: str, mission: MissionConfig, runs: Sequence[Run], evaluation
     configs: dict[str, Config] = {}
     for run in runs:
         config = flat(run.experiment.model_dump())
-        effective = {key: written(value) for key, value in config.items() if not key.startswith(_WITHOUT_EFFECT)}
+        effective = {key: written(value) for key, value in config.items() if not is_in(key, _WITHOUT_EFFECT)}
         key = json.dumps(effective, sort_keys=True)
         members[key].append(run)
         configs[key] = config
