@@ -3,10 +3,13 @@
 import os
 import signal
 
+import psutil
 import pytest
 from evaluation_helpers import GAME, STEPS, policy_of, records
 
+from scout.config import MissionConfig
 from scout.errors import ScoutError
+from scout.mission import make_game
 from scout.playing import play_all
 from scout.policies import RandomPolicy
 
@@ -53,3 +56,21 @@ def test_a_process_that_dies_is_an_error_that_says_what_to_do() -> None:
     """A killed process ends the evaluation with a message instead of a wait for ever."""
     with pytest.raises(ScoutError, match=r"exit code -9.*Try again with processes=1 or a smaller parallel"):
         play_all(Broken(dies=True), GAME, 0, episodes=2, processes=2)
+
+
+class BrokenInTheFirst(RandomPolicy):
+    """Fails in the process that plays episode 0, at its first step."""
+
+    def act(self) -> None:
+        super().act()
+        if self._simulations[0].seed == 0:
+            raise ValueError("no more moves")
+
+
+def test_no_process_plays_on_after_another_has_failed() -> None:
+    """The error comes at once, and the process of the other episode, which has a million steps to go, is gone."""
+    endless = make_game(MissionConfig(max_steps=1_000_000))
+    before = psutil.Process().children()
+    with pytest.raises(ValueError, match="no more moves"):
+        play_all(BrokenInTheFirst(), endless, 0, episodes=2, processes=2)
+    assert psutil.Process().children() == before
