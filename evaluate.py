@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from scout import cli
-from scout.config import EvaluationConfig
+from scout.evaluation_config import EvaluationConfig
 
 CONF = str(Path(__file__).resolve().parent / "conf")
 

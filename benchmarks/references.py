@@ -10,8 +10,9 @@ from pathlib import Path
 
 from results_page import markdown, put_table
 
-from scout.config import EvaluationConfig, MissionConfig
+from scout.config import MissionConfig
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.references import FILE
 
 EPISODES = 40

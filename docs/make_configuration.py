@@ -7,7 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from scout.config import EvaluationConfig, Experiment
+from scout.config import Experiment
+from scout.evaluation_config import EvaluationConfig
 from scout.validation import groups_of
 
 TECHNICAL = (2**62, 1e30)  # bounds that nobody meets on purpose (scout/group.py)

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 from tempfile import mkdtemp
 
-from scout.config import EvaluationConfig, Experiment, MissionConfig, TrainerConfig, VecenvConfig, WandbConfig
+from scout.config import Experiment, MissionConfig, TrainerConfig, VecenvConfig, WandbConfig
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.training import train
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

@@ -11,9 +11,10 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from scout.baselines import VALID, is_baseline
 from scout.checkpoint import Weights, load_into, load_weights
-from scout.config import EvaluationConfig, EvaluationMission, Experiment, MissionConfig
+from scout.config import Experiment, MissionConfig
 from scout.device import make_device
 from scout.errors import ScoutError, nearest
+from scout.evaluation_config import EvaluationConfig, EvaluationMission
 from scout.files import CHECKPOINTS, CONFIG, STATUS
 from scout.mission import make_game
 from scout.model_config import CnnLstmConfig

@@ -13,9 +13,9 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from scout.config import EvaluationConfig
 from scout.contestants import Contestant, make_contestants
 from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationConfig
 from scout.files import CONFIG, EPISODES, EPISODES_CSV, SUMMARY
 from scout.heatmap import draw_heatmap
 from scout.playing import play_all

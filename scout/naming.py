@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from scout.config import EvaluationConfig, Experiment
+from scout.config import Experiment
+from scout.evaluation_config import EvaluationConfig
 from scout.group import Group
 from scout.resume import flat
 

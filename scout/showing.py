@@ -9,7 +9,7 @@ from mettagrid.simulator import Simulation
 from rich.console import Console
 from rich.progress import Progress
 
-from scout.config import EvaluationConfig
+from scout.evaluation_config import EvaluationConfig
 from scout.film import Film, check_film_path
 from scout.heatmap import check_heatmap_path
 from scout.policies import Policy

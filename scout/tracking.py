@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scout import naming
-from scout.config import EvaluationConfig, Experiment, WandbConfig
+from scout.config import Experiment, WandbConfig
 from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 

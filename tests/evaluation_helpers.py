@@ -13,8 +13,9 @@ from mettagrid.simulator import Simulation
 from torch import Tensor, nn
 
 from scout.checkpoint import save_checkpoint
-from scout.config import EvaluationConfig, Experiment, MissionConfig
+from scout.config import Experiment, MissionConfig
 from scout.environment import with_map_seed
+from scout.evaluation_config import EvaluationConfig
 from scout.mission import make_game
 from scout.models import make_model
 from scout.playing import play_all

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from scout import cli
 from scout.cli import compose_experiment
-from scout.config import EvaluationConfig, Experiment, Group
+from scout.config import Experiment, Group
+from scout.evaluation_config import EvaluationConfig
 from scout.validation import all_keys, groups_of
 
 CONF = ROOT / "conf"
@@ -269,7 +270,7 @@ def resolve(node: ast.AST, prefixes: dict[str, str], schema: type[Group]) -> str
     return None
 
 
-SCHEMA = ("config.py", "config_checks.py", "model_config.py")
+SCHEMA = ("config.py", "config_checks.py", "evaluation_config.py", "model_config.py")
 
 
 def read_as_attributes(schema: type[Group]) -> set[str]:

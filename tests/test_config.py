@@ -7,7 +7,8 @@ from config_helpers import nested, refusal
 from conftest import TINY, merge
 from pydantic import ValidationError
 
-from scout.config import EvaluationConfig, Experiment
+from scout.config import Experiment
+from scout.evaluation_config import EvaluationConfig
 from scout.validation import unknown_key, validate
 
 # -- keys and values of their own --------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import pytest
 from config_helpers import nested, refusal
 from conftest import TINY, merge, tiny_experiment
 
-from scout.config import EvaluationConfig, Experiment, MissionConfig
+from scout.config import Experiment, MissionConfig
 from scout.config_checks import check_machine
 from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationConfig
 from scout.sizes import LIBRARIES, estimate
 from scout.validation import validate
 

@@ -7,9 +7,9 @@ import pytest
 from conftest import tiny_experiment
 from evaluation_helpers import network_of, run_folder
 
-from scout.config import EvaluationConfig
 from scout.contestants import make_contestants
 from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationConfig
 
 
 def make_run(path: Path, **changes: Any) -> Path:

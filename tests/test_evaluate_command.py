@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT, run_script, wait_until
 from PIL import Image
 
-from scout.config import EvaluationConfig
 from scout.errors import ScoutError
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 
 LONG = ["policy=random", "+mission.max_steps=1000000", "episodes=2"]
 

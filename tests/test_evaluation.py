@@ -15,10 +15,11 @@ from mettagrid.simulator.rollout import Rollout
 
 from scout.build import build
 from scout.checkpoint import load_experiment
-from scout.config import EvaluationConfig, MissionConfig
+from scout.config import MissionConfig
 from scout.environment import EVALUATION_MAP_SEEDS, with_map_seed
 from scout.errors import ScoutError
 from scout.evaluation import EvaluationResult, evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.mission import make_game
 from scout.policies import NetworkPolicy, NoopPolicy, RandomPolicy
 from scout.rollout import play

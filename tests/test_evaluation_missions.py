@@ -9,9 +9,10 @@ import torch
 from conftest import tiny_experiment
 from evaluation_helpers import TINY_MODEL, network_of, run_folder
 
-from scout.config import EvaluationConfig, MissionConfig
+from scout.config import MissionConfig
 from scout.errors import ScoutError
 from scout.evaluation import EvaluationResult, evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.model_config import CnnLstmConfig
 
 

@@ -14,8 +14,9 @@ from ppo_helpers import trainer_of
 from torch import Tensor
 
 from scout.cli import compose_experiment
-from scout.config import EvaluationConfig, Experiment
+from scout.config import Experiment
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.model_config import AttentionConfig, CnnLstmConfig, ConvConfig
 from scout.models import MODELS, make_model
 from scout.training import train

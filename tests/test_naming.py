@@ -4,7 +4,8 @@ import pytest
 from conftest import tiny_experiment
 
 from scout.cli import compose_experiment
-from scout.config import EvaluationConfig, Experiment
+from scout.config import Experiment
+from scout.evaluation_config import EvaluationConfig
 from scout.naming import evaluation_name, run_name, setting, tags
 
 

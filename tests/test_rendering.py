@@ -13,9 +13,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from scout.config import EvaluationConfig, MissionConfig
+from scout.config import MissionConfig
 from scout.environment import with_map_seed
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.mission import make_game
 from scout.rendering import VIEW_HEIGHT, VIEW_WIDTH, TerminalView, frame
 from scout.rollout import ROLES

@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 
 from scout.cli import compose_experiment
-from scout.config import EvaluationConfig
 from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
 from scout.training import train
 
 # The seed's run is trained by test_notebook.py, update by update.

@@ -14,8 +14,9 @@ import yaml
 from numpy.typing import NDArray
 
 from scout.baselines import is_baseline
-from scout.config import EvaluationMission, Experiment, MissionConfig
+from scout.config import Experiment, MissionConfig
 from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationMission
 from scout.files import CHECKPOINTS, CONFIG, EPISODES, METRICS, STATUS
 from scout.run_folder import is_running, load_experiment, object_in
 from scout.validation import validate
