@@ -87,10 +87,11 @@ class TrainingProgress:
         return "-" if last is None else f"{last:.2f}"
 
     def _table(self, metrics: dict[str, float]) -> Table:
-        table = Table(box=box.SIMPLE, show_header=False, expand=True, padding=(0, 1))
+        # It fits a terminal of 80 columns: nothing is broken or cut off there.
+        table = Table(box=box.SIMPLE, show_header=False, expand=True, padding=(0, 1, 0, 0))
         for _ in range(3):
-            table.add_column(style="cyan")
-            table.add_column(justify="right")
+            table.add_column(style="cyan", no_wrap=True)
+            table.add_column(justify="right", no_wrap=True)
         run = {
             "update": f"{metrics['update']:,}",
             "steps/s": f"{metrics['performance/SPS']:,.0f}",
@@ -99,13 +100,14 @@ class TrainingProgress:
             "memory": f"{metrics['performance/peak_memory_mb']:,.0f} MB",
             "learning rate": f"{metrics['optimizer/learning_rate']:.2e}",
         }
-        episodes = {"return per agent": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
+        episodes = {"return": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
         if HELD_OUT in self._episodes:
             low, high = (self._episodes[f"evaluation/interval_{end}"] for end in ("low", "high"))
-            episodes["on held-out maps"] = f"{self._episodes[HELD_OUT]:.2f} ({low:.2f} .. {high:.2f})"
-        for key, title in (("cell.visited", "cell.visited"), ("scout.gained", "scout gear"), ("death", "deaths")):
+            episodes |= {"held out": f"{self._episodes[HELD_OUT]:.2f}", "  its 95%": f"{low:.1f} .. {high:.1f}"}
+        events = (("cell.visited", "cell.visited", 0), ("scout.gained", "scout gear", 1), ("death", "deaths", 1))
+        for key, title, digits in events:
             if f"environment/agent/{key}" in self._episodes:
-                episodes[title] = f"{self._episodes[f'environment/agent/{key}']:,.1f}"
+                episodes[title] = f"{self._episodes[f'environment/agent/{key}']:,.{digits}f}"
         losses = {name: f"{metrics[f'losses/{name}']:.3g}" for name in SHOWN_LOSSES}
         columns = [list(group.items()) for group in (run, episodes, losses)]
         for row in range(max(map(len, columns))):

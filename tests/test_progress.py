@@ -116,10 +116,10 @@ def test_an_interval_of_zero_gives_a_line_at_every_update(
     assert [len(lines.show(metrics_at(update))) for update in (1, 2, 3, 4)] == [1, 1, 1, 1]
 
 
-def live_display(updates: list[dict[str, float]]) -> str:
+def live_display(updates: list[dict[str, float]], width: int = 120) -> str:
     """What a terminal shows at the end of updates of a run of 1,000 steps, without its control codes."""
     terminal = io.StringIO()
-    console = Console(file=terminal, force_terminal=True, width=120)
+    console = Console(file=terminal, force_terminal=True, width=width)
     with TrainingProgress(1000, 10.0, console) as progress:
         for metrics in updates:
             progress.show(metrics)
@@ -148,9 +148,9 @@ def test_the_live_display_shows_speed_return_and_losses() -> None:
         "training": "1.50 s",
         "memory": "512 MB",
         "learning rate": "9.20e-04",
-        "return per agent": "1.25",
+        "return": "1.25",
         "episodes ended": "3",
-        "cell.visited": "234.5",
+        "cell.visited": "234",
         "policy_loss": "-0.0123",
         "value_loss": "0.457",
         "entropy": "1.61",
@@ -166,15 +166,15 @@ def test_the_live_display_keeps_statistics_of_the_episodes_that_ended_last() -> 
     """An update in which no episode ended leaves the return and the visits of those that did."""
     second = {key: value for key, value in metrics_at(2).items() if not key.startswith("environment/")}
     text = live_display([metrics_at(1), second | {"environment/episodes": 0.0}])
-    assert re.search(r"return per agent +1\.25\s", text) is not None
-    assert re.search(r"cell\.visited +234\.5\s", text) is not None
+    assert re.search(r" return +1\.25\s", text) is not None
+    assert re.search(r"cell\.visited +234\s", text) is not None
     assert re.search(r"episodes ended +0\s", text) is not None
 
 
 def test_the_live_display_ends_with_the_last_update() -> None:
     """When the run is over, the last update's numbers remain on the terminal."""
     text = live_display([metrics_at(update, **{"environment/episode_return": update * 1.5}) for update in (1, 2, 3, 4)])
-    assert re.findall(r"return per agent +(\S+)", text) == ["6.00"]
+    assert re.findall(r" return +(\S+)", text) == ["6.00"]
     assert re.findall(r"(\S+) / 1,000 steps", text) == ["1,000"]
 
 
@@ -201,3 +201,25 @@ def test_a_terminal_gets_no_plain_lines(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_duration_is_hours_minutes_and_seconds(seconds: float, text: str) -> None:
     """Minutes and seconds, with hours before them where there are some."""
     assert duration(seconds) == text
+
+
+HELD_OUT = {"evaluation/return": 25.312, "evaluation/interval_low": 23.69, "evaluation/interval_high": 26.69}
+
+
+def test_the_live_display_shows_the_last_evaluation_and_fits_into_eighty_columns() -> None:
+    """Its mean and interval stay until the next one, and with a good scout's numbers nothing is cut off or broken."""
+    large = {"environment/agent/cell.visited": 281_119.8, "environment/agent/death": 1.0}
+    text = live_display([metrics_at(1, **HELD_OUT), metrics_at(2, **large)], width=80)
+    assert re.search(r"held out +25\.31\s", text) is not None
+    assert re.search(r"its 95% +23\.7 \.\. 26\.7\s", text) is not None
+    assert re.search(r"cell\.visited +281,120\s", text) is not None
+    assert "explained_variance" in text
+    assert "…" not in text
+
+
+def test_a_line_has_the_last_evaluation(caplog: pytest.LogCaptureFixture) -> None:
+    """Once there was one it stands beside the return of training's own episodes."""
+    lines = Lines(caplog, log_interval=0.0)
+    assert "held out" not in lines.show(metrics_at(1))[0]
+    lines.show(metrics_at(2, **HELD_OUT))
+    assert "held out 25.31" in lines.show(metrics_at(3))[0]
