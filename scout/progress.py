@@ -100,7 +100,7 @@ class TrainingProgress:
             "memory": f"{metrics['performance/peak_memory_mb']:,.0f} MB",
             "learning rate": f"{metrics['optimizer/learning_rate']:.2e}",
         }
-        episodes = {"return": self._return(), "episodes ended": f"{metrics['environment/episodes']:.0f}"}
+        episodes = {"return": self._return(), "episodes": f"{metrics['environment/episodes']:.0f}"}
         if HELD_OUT in self._episodes:
             low, high = (self._episodes[f"evaluation/interval_{end}"] for end in ("low", "high"))
             episodes |= {"held out": f"{self._episodes[HELD_OUT]:.2f}", "  its 95%": f"{low:.1f} .. {high:.1f}"}
@@ -108,7 +108,8 @@ class TrainingProgress:
         for key, title, digits in events:
             if f"environment/agent/{key}" in self._episodes:
                 episodes[title] = f"{self._episodes[f'environment/agent/{key}']:,.{digits}f}"
-        losses = {name: f"{metrics[f'losses/{name}']:.3g}" for name in SHOWN_LOSSES}
+        titles = {"explained_variance": "explained var."}
+        losses = {titles.get(name, name): f"{metrics[f'losses/{name}']:.3g}" for name in SHOWN_LOSSES}
         columns = [list(group.items()) for group in (run, episodes, losses)]
         for row in range(max(map(len, columns))):
             cells = [column[row] if row < len(column) else ("", "") for column in columns]
