@@ -190,6 +190,8 @@ def _run(main: Callable[[], Any], schema: type[Group]) -> None:
 
 def _message(error: Exception, schema: type[Group], arguments: Sequence[str]) -> str:
     cause = error.__cause__
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        return f"{error.override} says nothing by itself: expected KEY=VALUE without spaces; --help lists the keys"
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override} cannot be read: a value with one of , = [ ] {{ }} ( ) or a space in it needs quotes of "

@@ -79,11 +79,11 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
             load_into(network, loaded)
             network = network.to(device)
             set_fast_layers(network, config.device.fast_layers)
-            title = f"{name} (greedy)" if config.greedy == "both" and greedy else name
+            title = f"{name} (greedy)" if greedy else name
             policy = NetworkPolicy(title, network, device, greedy, config.device.precision)
             found.append(Contestant(policy, loaded.experiment, greedy, loaded.state == "finished"))
         if loaded.state not in (None, "finished"):
-            log.warning("%s is of a run that is %s: it stands by itself", name, loaded.state)
+            log.warning("%s is of a run whose status is %s, so it is in no line of several seeds", name, loaded.state)
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
         log.info("Checkpoint: %s%s", loaded.path, steps)
     return found, mission, game

@@ -21,7 +21,16 @@ from scout.heatmap import draw_heatmap
 from scout.playing import play_all
 from scout.rollout import Episode
 from scout.showing import check_pictures, show
-from scout.standings import Comparison, Standing, as_objects, compared, comparisons_table, sides_of, standings_table
+from scout.standings import (
+    Comparison,
+    Standing,
+    as_objects,
+    compared,
+    comparisons_table,
+    short_names,
+    sides_of,
+    standings_table,
+)
 from scout.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -106,10 +115,10 @@ def _play(contestants: list[Contestant], game: MettaGridConfig, config: Evaluati
     console = Console(stderr=True)
     steps = config.episodes * game.game.max_steps
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        played = []
+        played, names = [], short_names([contestant.name for contestant in contestants])
         for number, contestant in enumerate(contestants, start=1):
             which = f"{number}/{len(contestants)}: " if len(contestants) > 1 else ""
-            task = progress.add_task(f"{which}{config.episodes} episodes of {contestant.name}", total=steps)
+            task = progress.add_task(f"{which}{config.episodes} episodes of {names[contestant.name]}", total=steps)
             played.append(
                 play_all(
                     contestant.policy,

@@ -1,5 +1,6 @@
 """One episode to look at: in the terminal, as a film, and as the package's replay."""
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from scout.policies import Policy
 from scout.rendering import TerminalView
 from scout.replay import ReplayRecorder, check_replay_path
 from scout.rollout import play
+
+log = logging.getLogger(__name__)
 
 
 def check_pictures(config: EvaluationConfig) -> None:
@@ -51,3 +54,6 @@ def show(policy: Policy, game: MettaGridConfig, config: EvaluationConfig) -> Non
                 watcher.show(simulation)
 
         play(policy, game, config.seed, [config.episode], on_step=look, event_handlers=handlers)
+    for name in ("film", "replay"):
+        if getattr(config, name) is not None:
+            log.info("%s: %s", name.capitalize(), getattr(config, name))

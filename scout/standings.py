@@ -1,5 +1,6 @@
 """How the judged compare: a line for each of them and for each group of training seeds, and paired differences."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +12,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from scout.config import Experiment
 from scout.contestants import Contestant
 from scout.naming import setting
+from scout.report.sections import differing_keys, naming_keys, written
+from scout.resume import flat
 from scout.statistics import bootstrap_interval, improvement, interval, iqm, share_interval
+
+log = logging.getLogger(__name__)
 
 Interval = tuple[float, float] | None
 
@@ -89,7 +95,7 @@ class Side:
             difference=float(ours.mean() - theirs.mean()),
             interval=bootstrap_interval((ours - theirs)[0]) if single else interval(_difference, ours, theirs),
             probability=improvement(ours, theirs),
-            probability_interval=share_interval(wins) if single else _share(interval(improvement, ours, theirs)),
+            probability_interval=share_interval(wins) if single else _share_over_runs(ours, theirs),
         )
 
 
@@ -102,14 +108,29 @@ def sides_of(contestants: Sequence[Contestant], played: Sequence[list[dict[str, 
         if experiment is not None and contestant.finished:
             key = setting(experiment), experiment.device.precision
         groups.setdefault((*key, " (greedy)" if contestant.greedy else ""), []).append(index)
+    names = _names([contestants[members[0]].experiment for members in groups.values()])
     sides = []
-    for (name, _, style), members in groups.items():
+    for name, ((_, _, style), members) in zip(names, groups.items(), strict=True):
         experiments = [contestants[member].experiment for member in members]
         seeds = {experiment.seed for experiment in experiments if experiment is not None}
-        if len(members) == len(seeds) > 1:  # checkpoints of one run, or copies of it, are no further seeds
+        if len(members) == len(seeds) > 1:
             sides.append(Side(f"{name}, {len(members)} seeds{style}", [played[member] for member in members]))
+        elif len(members) > 1:  # checkpoints of one run, or copies of it, are no further seeds
+            log.warning("Of %s several have the same seed: they have no line together", name)
         sides += [Side(contestants[member].name, [played[member]]) for member in members]
     return sides
+
+
+def _names(experiments: Sequence[Experiment | None]) -> list[str]:
+    """Of each group what sets it apart from the others, or its whole setting where nothing does; "" of a baseline."""
+    configs = [flat(experiment.model_dump()) for experiment in experiments if experiment is not None]
+    differing = naming_keys(configs, differing_keys(configs))
+    names = []
+    for experiment in experiments:
+        config = {} if experiment is None else flat(experiment.model_dump())
+        apart = " ".join(f"{key}={written(config[key])}" for key in differing if key in config)
+        names.append(apart or ("" if experiment is None else setting(experiment)))
+    return names
 
 
 def compared(sides: Sequence[Side]) -> list[Comparison]:
@@ -128,18 +149,22 @@ def as_objects(rows: Sequence[Standing | Comparison]) -> list[dict[str, Any]]:
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """For the terminal: of a path the end that no other of the names has; other names as they are."""
+    greedy = " (greedy)"
+    paths = {name: name.removesuffix(greedy).rstrip("/") for name in names}
 
-    def end(name: str, parts: int) -> str:
-        return "/".join(name.rstrip("/").split("/")[-parts:])
+    def end(path: str, parts: int) -> str:
+        return "/".join(path.split("/")[-parts:])
 
     short = {}
-    for name in names:
-        parts = 1 if Path(name).exists() else 2  # cogames/starter is no path
-        while parts < name.count("/") + 1 and (
-            end(name, parts).isdigit() or any(end(other, parts) == end(name, parts) for other in names if other != name)
+    for name, path in paths.items():
+        whole = path.count("/") + 1
+        parts = 1 if Path(path).exists() else whole  # cogames/starter is no path
+        others = set(paths.values()) - {path}
+        while parts < whole and (
+            end(path, parts).isdigit() or any(end(other, parts) == end(path, parts) for other in others)
         ):
             parts += 1
-        short[name] = end(name, parts)
+        short[name] = end(path, parts) + (greedy if name.endswith(greedy) else "")
     return short
 
 
@@ -194,6 +219,16 @@ def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float
     return float(ours.mean() - theirs.mean())
 
 
-def _share(bounds: Interval) -> Interval:
-    """An interval of a probability, which does not go beyond 0 and 1."""
-    return None if bounds is None else (max(bounds[0], 0.0), min(bounds[1], 1.0))
+def _share_over_runs(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Interval:
+    """Of a probability over pairs of runs: the interval over runs and maps, and no narrower than so few runs allow.
+
+    Where all of three seeds do better, as all of a hundred would, only Wilson's interval of three in three tells them
+    apart.
+    """
+    bounds = interval(improvement, ours, theirs)
+    if bounds is None:
+        return None
+    fewest = min(len(rows) for rows in (ours, theirs) if len(rows) > 1)
+    allowed = share_interval(np.full(fewest, improvement(ours, theirs)))
+    assert allowed is not None
+    return max(min(bounds[0], allowed[0]), 0.0), min(max(bounds[1], allowed[1]), 1.0)

@@ -16,7 +16,13 @@ def test_the_example_trains_from_python_without_hydra() -> None:
 def test_a_network_and_a_mission_of_ones_own_are_trained_and_judged(tmp_path: Path) -> None:
     """`model.target` and `mission.target` name code outside of the package, for training and for evaluation."""
     targets = ["model.target=my_scout.GlanceNet", "mission.target=my_scout.long_day"]
-    small = ["mission.max_steps=100", "total_timesteps=2048", "model.hidden_size=8", "wandb=disabled"]
+    small = [
+        "mission.max_steps=100",
+        "total_timesteps=2048",
+        "model.hidden_size=8",
+        "wandb=disabled",
+        "evaluation.film=false",
+    ]
     run = f"hydra.run.dir={tmp_path / 'run'}"
     trained = run_script("../train.py", "experiment=smoke", *targets, *small, run, cwd=ROOT / "examples")
     assert trained.returncode == 0, trained.stderr

@@ -265,9 +265,29 @@ def test_the_table_of_runs_has_a_row_each(tmp_path: Path) -> None:
     assert head[:5] == ["name", "mission", "group", "seed", "state"]
     group = "optimizer.learning_rate="
     assert lines == [
-        ["a", "scout_tutorial", f"{group}0.00092", "7", "finished", "200", "3.25", "3.25", "0.06666666667", "50"],
-        ["b", "scout_tutorial", f"{group}0.5", "1", "failed", "0", "", "", "0", ""],
+        [
+            "a",
+            "scout_tutorial",
+            f"{group}0.00092",
+            "7",
+            "finished",
+            "200",
+            "3.25",
+            "held-out episodes",
+            "3.25",
+            "0.06666666667",
+            "50",
+        ],
+        ["b", "scout_tutorial", f"{group}0.5", "1", "failed", "0", "", "held-out episodes", "", "0", ""],
     ]
+
+
+def test_copies_of_one_seed_are_one_run_in_means(tmp_path: Path) -> None:
+    """Of two runs with the same seed the last counts, so that an interval is over seeds."""
+    for name, seed, value in (("a", 1, 9.0), ("b", 1, 3.0), ("c", 2, 5.0)):
+        write_run(tmp_path / name, [row(1, held_out=value)], seed=seed)
+    (group,) = only_section(tmp_path).groups
+    assert (len(group.runs), group.finals) == (3, [3.0, 5.0])
 
 
 # -- evaluations -------------------------------------------------------------------------------------------------------

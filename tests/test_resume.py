@@ -125,12 +125,12 @@ def resumed(run_dir: Path, **changes: Any) -> Path:
 
 
 def test_kill_minus_9_at_any_moment_and_resume_auto_make_the_same_run(tmp_path: Path) -> None:
-    """Killed four times from outside, while two worker processes play, the run equals one in a single process."""
+    """Killed three times from outside, while two worker processes play, the run equals one in a single process."""
     overrides = [*tiny_overrides(total_timesteps=40 * 256, checkpoint={"interval": 2, "keep": 100}), "resume=auto"]
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     assert run_script("train.py", *overrides, f"hydra.run.dir={whole}").returncode == 0
     again = [*tiny_overrides(**WORKERS, total_timesteps=40 * 256, checkpoint={"interval": 2, "keep": 100})]
-    for kill, moment in enumerate((0.0, 0.11, 0.23, 0.37, None)):
+    for kill, moment in enumerate((0.0, 0.17, 0.37, None)):
         command = [sys.executable, "train.py", *again, "resume=auto", f"hydra.run.dir={killed}"]
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if moment is None:
@@ -140,7 +140,7 @@ def test_kill_minus_9_at_any_moment_and_resume_auto_make_the_same_run(tmp_path: 
         time.sleep(moment)
         process.kill()
         process.wait()
-    assert len(json.loads((killed / "status.json").read_text())["resumed"]) == 4
+    assert len(json.loads((killed / "status.json").read_text())["resumed"]) == 3
     assert_equal(newest_state(killed), newest_state(whole))
     assert metrics_of(killed) == metrics_of(whole)
 

@@ -53,6 +53,26 @@ def test_training_seeds_of_one_setting_have_a_line_together() -> None:
     assert sides[0].standing().episodes == 4
 
 
+def test_groups_are_named_by_what_sets_them_apart() -> None:
+    """Two rates with two seeds each are called by their rates alone, as the one setting of all is by all of it."""
+    judged = [
+        contestant(f"{rate}/{seed}", seed, optimizer={"learning_rate": rate}) for rate in (0.5, 1.5) for seed in (1, 2)
+    ]
+    names = [side.name for side in sides_of(judged, [episodes_of(1, 2)] * 4)]
+    assert [name for name in names if "seeds" in name] == [
+        "optimizer.learning_rate=0.5, 2 seeds",
+        "optimizer.learning_rate=1.5, 2 seeds",
+    ]
+
+
+def test_all_of_a_few_seeds_are_not_all_seeds() -> None:
+    """Where both of two seeds do better on every map, the probability of it is by no means certain: Wilson's 2 of 2."""
+    two, other = Side("two", [episodes_of(5, 6), episodes_of(7, 8)]), Side("other", [episodes_of(0, 1)])
+    (row,) = compared([two, other])
+    assert row.probability == 1
+    assert row.probability_interval == pytest.approx((2 / (2 + 1.959964**2), 1))
+
+
 def test_sampled_and_greedy_play_are_not_seeds_of_each_other() -> None:
     """The two ways to play one network have a line each, and those of two seeds a line for each way."""
     judged = [contestant("a", 1), contestant("a (greedy)", 1, greedy=True)]
@@ -105,6 +125,7 @@ def test_a_single_map_has_no_intervals() -> None:
         (["out/m/run_1", "out/m/run_2"], ["run_1", "run_2"]),
         (["multirun/x/0", "multirun/x/1"], ["x/0", "x/1"]),
         (["one/run", "two/run"], ["one/run", "two/run"]),
+        (["one/run", "one/run (greedy)"], ["run", "run (greedy)"]),
         (["out/run/", "cogames/starter", "random"], ["run", "cogames/starter", "random"]),
     ],
 )
@@ -115,7 +136,7 @@ def test_paths_are_shown_by_their_ends_as_far_as_needed(
     monkeypatch.chdir(tmp_path)
     for name in names:
         if name.startswith(("out", "multirun", "one", "two")):
-            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name.removesuffix(" (greedy)")).mkdir(parents=True, exist_ok=True)
     assert list(short_names(names).values()) == shown
 
 

@@ -59,7 +59,7 @@ class Server:
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}"
 
 
-@pytest.fixture(params=["hangs", "refuses", pytest.param("gone", marks=pytest.mark.slow)])
+@pytest.fixture(params=["hangs", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("refuses", "gone"))])
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """W&B's server, as the environment names it; patience is cut to seconds."""
     server = Server(REFUSAL if request.param == "refuses" else None)

@@ -86,12 +86,13 @@ def evaluations_table(evaluations: Sequence[Evaluation]) -> Html:
 
 def runs_csv(sections: Sequence[Section]) -> Iterator[list[str]]:
     """The head, and a row for each run; a number that is not known is empty."""
-    columns = ("agent_steps", "final_return", "best_held_out_return", "minutes", "steps_per_second")
+    columns = ("agent_steps", "final_return", "final_is_of", "best_held_out_return", "minutes", "steps_per_second")
     yield ["name", "mission", "group", "seed", "state", *columns]
     for section in sections:
         for group in section.groups:
             for run in group.runs:
                 numbers = [f"{number:.10g}" if np.isfinite(number) else "" for number in _numbers(run, group.held_out)]
+                numbers.insert(2, "held-out episodes" if group.held_out else "training episodes")
                 yield [run.name, section.title, group.name, str(run.experiment.seed), run.state, *numbers]
 
 
@@ -143,7 +144,7 @@ def _learning_caption(section: Section) -> str:
     if len(groups) > len(STYLES):
         words.append(f"The {MOST_COLOURED} configs with the highest final return are in colour, the others grey.")
     if any(len(group.counted) < len(group.runs) for group in groups):
-        words.append("Means are of finished runs, where a config has any.")
+        words.append("Means are of finished runs, where a config has any, and of the last of those with the same seed.")
     if section.references:
         listed = [f"{name} ({reference.episodes} episodes)" for name, reference in section.references.items()]
         words.append(f"Horizontal lines: baselines, {', '.join(listed)}.")

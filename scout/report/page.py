@@ -23,6 +23,7 @@ table { border-collapse: collapse; font-size: .85em; overflow-wrap: normal; }
 th, td { padding: .25em .6em; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th { background: color-mix(in srgb, CanvasText 10%, Canvas); position: sticky; top: 0; }
+td:last-child { white-space: normal; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11em; }
 .words th, .words td { text-align: left; white-space: pre-wrap; min-width: 5em; }
 pre { white-space: pre-wrap; font-size: .85em; }

@@ -36,8 +36,9 @@ class Group:
 
     @property
     def counted(self) -> list[Run]:
-        """The runs that means are made of: those that finished, or all where none did."""
-        return [run for run in self.runs if run.state == "finished"] or self.runs
+        """The runs that means are made of: those that finished, or all where none did; of one seed the last alone."""
+        runs = [run for run in self.runs if run.state == "finished"] or self.runs
+        return list({run.experiment.seed: run for run in runs}.values())
 
     @property
     def finals(self) -> list[float]:
