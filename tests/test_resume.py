@@ -124,6 +124,7 @@ def resumed(run_dir: Path, **changes: Any) -> Path:
     return train(experiment, run_dir, resumed=True).run_dir
 
 
+@pytest.mark.slow
 def test_kill_minus_9_at_any_moment_and_resume_auto_make_the_same_run(tmp_path: Path) -> None:
     """Killed three times from outside, while two worker processes play, the run equals one in a single process."""
     overrides = [*tiny_overrides(total_timesteps=40 * 256, checkpoint={"interval": 2, "keep": 100}), "resume=auto"]
