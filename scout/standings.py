@@ -108,29 +108,27 @@ def sides_of(contestants: Sequence[Contestant], played: Sequence[list[dict[str, 
         if experiment is not None and contestant.finished:
             key = setting(experiment), experiment.device.precision
         groups.setdefault((*key, " (greedy)" if contestant.greedy else ""), []).append(index)
-    names = _names([contestants[members[0]].experiment for members in groups.values()])
+    several = {key: contestants[members[0]].experiment for key, members in groups.items() if len(members) > 1}
+    names = dict(zip(several, _names([found for found in several.values() if found is not None]), strict=True))
     sides = []
-    for name, ((_, _, style), members) in zip(names, groups.items(), strict=True):
+    for key, members in groups.items():
         experiments = [contestants[member].experiment for member in members]
         seeds = {experiment.seed for experiment in experiments if experiment is not None}
         if len(members) == len(seeds) > 1:
-            sides.append(Side(f"{name}, {len(members)} seeds{style}", [played[member] for member in members]))
+            name = f"{names[key]}, {len(members)} seeds{key[-1]}"
+            sides.append(Side(name, [played[member] for member in members]))
         elif len(members) > 1:  # checkpoints of one run, or copies of it, are no further seeds
-            log.warning("Of %s several have the same seed: they have no line together", name)
+            log.warning("Of %s several have the same seed: they have no line together", names[key])
         sides += [Side(contestants[member].name, [played[member]]) for member in members]
     return sides
 
 
-def _names(experiments: Sequence[Experiment | None]) -> list[str]:
-    """Of each group what sets it apart from the others, or its whole setting where nothing does; "" of a baseline."""
-    configs = [flat(experiment.model_dump()) for experiment in experiments if experiment is not None]
+def _names(experiments: Sequence[Experiment]) -> list[str]:
+    """Of each group what sets it apart from the others, or its whole setting where nothing does."""
+    configs = [flat(experiment.model_dump()) for experiment in experiments]
     differing = naming_keys(configs, differing_keys(configs))
-    names = []
-    for experiment in experiments:
-        config = {} if experiment is None else flat(experiment.model_dump())
-        apart = " ".join(f"{key}={written(config[key])}" for key in differing if key in config)
-        names.append(apart or ("" if experiment is None else setting(experiment)))
-    return names
+    apart = [" ".join(f"{key}={written(config[key])}" for key in differing if key in config) for config in configs]
+    return [name or setting(experiment) for name, experiment in zip(apart, experiments, strict=True)]
 
 
 def compared(sides: Sequence[Side]) -> list[Comparison]:
