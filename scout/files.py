@@ -1,7 +1,11 @@
-"""Names of the files that runs and evaluations leave behind."""
+"""Names of the files that runs and evaluations leave behind, and of what is read back from them."""
 
 CONFIG, STATUS, METRICS, VERSIONS = "config.yaml", "status.json", "metrics.jsonl", "versions.json"  # a run's
 AUTOTUNE = "autotune.json"
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
 EPISODES, EPISODES_CSV, SUMMARY = "episodes.json", "episodes.csv", "summary.json"  # an evaluation's
 FILM = "film.mp4"
+RETURN, HELD_OUT = (
+    "environment/episode_return",
+    "evaluation/return",
+)  # metrics: in training, and on held-out maps

@@ -3,15 +3,14 @@
 import contextlib
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import override
 
 import imageio_ffmpeg
 from mettagrid.simulator import Simulation
 from PIL import Image
 
 from scout.errors import ScoutError
-from scout.new_file import NewFile, check_new_file
+from scout.new_file import NewFile, Recording, check_new_file
 from scout.picture import Picture
 from scout.sprites import Pixels
 
@@ -32,25 +31,17 @@ def check_film_path(path: Path, overwrite: bool) -> None:
         _ffmpeg(path)
 
 
-class Film:
+class Film(Recording):
     """Films one episode. The file is there after `with` or `close`; nothing is left of a film that breaks off."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, title: str = "") -> None:
         """`title`, one line or two, stands beside the map. Raises ScoutError as `check_film_path` does."""
-        check_film_path(path, overwrite)
         self._file, self._title = NewFile("film", path, ENDINGS, overwrite), title
         self._is_gif = path.suffix.lower() == ".gif"
+        if not self._is_gif:
+            _ffmpeg(path)
         self._picture: Picture | None = None
         self._encoder: Mp4 | Gif | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._break_off()
 
     def show(self, simulation: Simulation) -> None:
         """Films the simulation as it is now: to be called before its first step and after each.
@@ -67,6 +58,7 @@ class Film:
         if simulation.current_step % every == 0 or simulation.is_done():
             self._encoder.add(self._picture.draw())
 
+    @override
     def close(self) -> None:
         """Finishes the file. Raises ScoutError when that fails."""
         if self._encoder is None:
@@ -75,11 +67,12 @@ class Film:
             self._encoder.finish()
             self._file.keep()
         except BaseException:
-            self._break_off()
+            self.break_off()
             raise
         self._encoder = None
 
-    def _break_off(self) -> None:
+    @override
+    def break_off(self) -> None:
         if self._encoder is not None:
             self._encoder.abandon()
         self._encoder = None

@@ -13,7 +13,7 @@ from mettagrid.simulator import Simulation
 from scout.checkpoint import load_into, load_weights, read_checkpoint, save_whole
 from scout.environment import held_out_map_seed
 from scout.errors import ScoutError
-from scout.files import BEST, CHECKPOINTS, FILM
+from scout.files import BEST, CHECKPOINTS, FILM, HELD_OUT
 from scout.film import Film
 from scout.models import fix_weights
 from scout.policies import NetworkPolicy
@@ -49,7 +49,8 @@ class HeldOut:
         kept = self._kept()
         if kept is not None and kept["episodes"] == trainer.experiment.evaluation.episodes:
             self._best = kept["evaluation_return"]
-        self._last = folder.in_last_update("evaluation/return") or -np.inf
+        last = folder.in_last_update(HELD_OUT)
+        self._last = -np.inf if last is None else last
         self.keep_best()
 
     def _kept(self) -> dict[str, Any] | None:
@@ -84,7 +85,7 @@ class HeldOut:
         mean = self._last = float(np.mean(returns))
         low, high = bootstrap_interval(returns) or (mean, mean)
         return {
-            "evaluation/return": mean,
+            HELD_OUT: mean,
             "evaluation/interval_low": low,
             "evaluation/interval_high": high,
             "evaluation/best_return": max(self._best, mean),

@@ -2,7 +2,10 @@
 
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from scout.errors import ScoutError
 
@@ -54,3 +57,24 @@ class NewFile:
         """Removes what was written and returns the error to raise."""
         self.discard()
         return ScoutError(f"{self._key}={self.path} could not be written ({reason}): nothing of it is left")
+
+
+class Recording(ABC):
+    """What makes a new file of an episode. It is there after `with` or `close`; nothing is left where it breaks off."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finishes the file and gives it its name."""
+
+    @abstractmethod
+    def break_off(self) -> None:
+        """Removes what was written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.break_off()

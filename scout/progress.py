@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from scout.files import HELD_OUT, RETURN
+
 log = logging.getLogger(__name__)
 
 SHOWN_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
-
-HELD_OUT = "evaluation/return"
 
 
 class TrainingProgress:
@@ -83,7 +83,7 @@ class TrainingProgress:
 
     def _return(self) -> str:
         """The last mean return per agent of whole episodes, or a dash before the first one ended."""
-        last = self._episodes.get("environment/episode_return")
+        last = self._episodes.get(RETURN)
         return "-" if last is None else f"{last:.2f}"
 
     def _table(self, metrics: dict[str, float]) -> Table:

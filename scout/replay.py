@@ -1,12 +1,11 @@
 """One episode as mettascope, mettagrid's own viewer, plays it: zlib over JSON."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self, override
+from typing import override
 
 from mettagrid.simulator.replay_log_writer import InMemoryReplayWriter
 
-from scout.new_file import NewFile, check_new_file
+from scout.new_file import NewFile, Recording, check_new_file
 
 ENDINGS = (".json.z",)
 
@@ -16,7 +15,7 @@ def check_replay_path(path: Path, overwrite: bool) -> None:
     check_new_file("replay", path, ENDINGS, overwrite)
 
 
-class ReplayRecorder:
+class ReplayRecorder(Recording):
     """Records the episode that its `event_handler` is given to; leave it by `with`, or `close` it, to have the file."""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -25,19 +24,15 @@ class ReplayRecorder:
         self.event_handler = _Writer(self._file)
         """For the simulation of one episode: Simulation(..., event_handlers=[recorder.event_handler])."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._file.discard()
-
+    @override
     def close(self) -> None:
         """Gives the file its name. Does nothing for an episode that did not end."""
         if self._file.temporary.exists():
             self._file.keep()
+
+    @override
+    def break_off(self) -> None:
+        self._file.discard()
 
 
 class _Writer(InMemoryReplayWriter):

@@ -27,7 +27,7 @@ import yaml
 
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.files import CONFIG, METRICS, STATUS, VERSIONS
+from scout.files import CONFIG, METRICS, RETURN, STATUS, VERSIONS
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ class RunFolder:
 
     def returns(self) -> list[float]:
         """Mean return per agent of the whole episodes that ended in an update, of each in which some did."""
-        key = "environment/episode_return"
-        found = [json.loads(line)[key] for line in self._lines() if f'"{key}"'.encode() in line]
+        found = [json.loads(line)[RETURN] for line in self._lines() if f'"{RETURN}"'.encode() in line]
         return [value for value in found if value is not None]
 
     def in_last_update(self, key: str) -> float | None:

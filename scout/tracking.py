@@ -14,13 +14,14 @@ from scout import naming
 from scout.config import Experiment, WandbConfig
 from scout.errors import ScoutError
 from scout.evaluation_config import EvaluationConfig
+from scout.files import RETURN
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 30  # after which a server that does not answer is given up, and the run recorded offline
 FINISH_SECONDS, INTERRUPTED_SECONDS = 60, 5  # how long it may hold up the end of a run
 
-RETURN, BEST_RETURN = "environment/episode_return", "environment/best_episode_return"
+BEST_RETURN = "environment/best_episode_return"
 SWEEP = "multirun.yaml"  # Hydra's file in the folder of a sweep
 
 given_up: list[threading.Thread] = []  # threads that still wait for W&B, long after their run has ended

@@ -12,10 +12,12 @@ from conftest import tiny_experiment
 from evaluation_helpers import network_of
 
 from scout.checkpoint import load_weights, read_checkpoint, save_whole
+from scout.config import Experiment
 from scout.environment import held_out_map_seed
 from scout.mission import make_game
 from scout.policies import NetworkPolicy
 from scout.rollout import play
+from scout.run_folder import load_experiment
 from scout.training import train
 
 EVALUATION = {"every": 256, "episodes": 2, "film": False}
@@ -88,12 +90,17 @@ def test_the_best_checkpoint_is_the_one_that_did_best(train_tiny: Callable[..., 
 
 def go_on(run_dir: Path, **changes: Any) -> Path:
     """Resumes a run of one update for a second one."""
-    return train(tiny_experiment(evaluation=EVALUATION | changes, total_timesteps=512), run_dir, resumed=True).run_dir
+    experiment = load_experiment(run_dir).model_dump()
+    changed = experiment | {"evaluation": experiment["evaluation"] | changes, "total_timesteps": 512}
+    return train(Experiment.model_validate(changed), run_dir, resumed=True).run_dir
 
 
-def test_a_run_that_was_killed_before_its_best_checkpoint_makes_it_up(train_tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("weight", [1e-4, 0.0])
+def test_a_run_that_was_killed_before_its_best_checkpoint_makes_it_up(
+    weight: float, train_tiny: Callable[..., Path]
+) -> None:
     """The update's own checkpoint is there, best.pt is not: it is made, and an equal return does not replace it."""
-    run_dir = train_tiny(evaluation=EVALUATION, total_timesteps=256)
+    run_dir = train_tiny(evaluation=EVALUATION, total_timesteps=256, mission={"rewards": {"cell_visited": weight}})
     (run_dir / "checkpoints/best.pt").unlink()
     first, second = (line["evaluation/return"] for line in lines_of(go_on(run_dir)))
     assert first == second, "this run does not show what this test is about"

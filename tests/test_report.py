@@ -13,9 +13,10 @@ from report_helpers import only_run, only_section, row, rows, write_evaluation, 
 
 from scout.config import MissionConfig
 from scout.errors import ScoutError
+from scout.files import RETURN
 from scout.references import Reference
 from scout.report.content import runs_csv
-from scout.report.runs import RETURN, read, read_metrics
+from scout.report.runs import read, read_metrics
 from scout.report.sections import sections_of, written
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 from report_helpers import only_run, only_section, row, rows, write_run
 
+from scout.files import RETURN
 from scout.references import Reference
 from scout.report.curves import bin_edges, bridged, held_out_points, metric_curve
 from scout.report.effects import Effect, effects_of, effects_picture, explained
 from scout.report.pictures import learning_curves
-from scout.report.runs import RETURN
 from scout.report.style import STYLES, drawing, new_figure, short_number, styles_for
 
 # -- curves ------------------------------------------------------------------------------------------------------------

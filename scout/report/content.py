@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from scout.files import FILM
+from scout.files import FILM, HELD_OUT, RETURN
 from scout.report.curves import EPISODES_IN_A_POINT, held_out_points
 from scout.report.effects import MOST_EFFECTS, MOST_VALUES, effects_of, effects_picture
 from scout.report.page import Html, element, picture, table
 from scout.report.pictures import MOST_SINGLE_RUNS, diagnostics_picture, learning_curves, seconds_picture, speed_picture
-from scout.report.runs import FINAL_PART, HELD_OUT, RETURN, STATES, Evaluation, Found, Run
+from scout.report.runs import FINAL_PART, STATES, Evaluation, Found, Run
 from scout.report.sections import Section, written
 from scout.report.style import MOST_COLOURED, STYLES
 from scout.statistics import bootstrap_interval, iqm

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-from scout.report.runs import HELD_OUT, RETURN, Array, Run
+from scout.files import HELD_OUT, RETURN
+from scout.report.runs import Array, Run
 from scout.report.sections import Group
 from scout.statistics import band
 

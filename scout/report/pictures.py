@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from scout.files import RETURN
 from scout.report.curves import SPEED, held_out_points, metric_curve
-from scout.report.runs import RETURN
 from scout.report.sections import Group, Section
 from scout.report.style import (
     GREY,

@@ -17,11 +17,10 @@ from scout.baselines import is_baseline
 from scout.config import Experiment, MissionConfig
 from scout.errors import ScoutError
 from scout.evaluation_config import EvaluationMission
-from scout.files import CHECKPOINTS, CONFIG, EPISODES, METRICS, STATUS
+from scout.files import CHECKPOINTS, CONFIG, EPISODES, HELD_OUT, METRICS, RETURN, STATUS
 from scout.run_folder import is_running, load_experiment, object_in
 from scout.validation import validate
 
-RETURN, HELD_OUT = "environment/episode_return", "evaluation/return"
 STATES = ("finished", "running", "interrupted", "failed", "killed", "unknown")
 FINAL_PART = 0.1
 """The last part of the training episodes, whose mean return is final where nothing was held out."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from scout.config import MissionConfig
+from scout.files import HELD_OUT, RETURN
 from scout.naming import WITHOUT_EFFECT, is_in
 from scout.references import Reference, references
-from scout.report.runs import HELD_OUT, RETURN, Evaluation, Found, Run
+from scout.report.runs import Evaluation, Found, Run
 from scout.resume import flat
 from scout.statistics import bootstrap_interval
 
