@@ -88,5 +88,7 @@ def _record(policy: str, episode: int, map_seed: int, simulation: Simulation, se
         "cell_visited": mean("cell.visited"),
         "gear": mean(*(f"{role}.gained" for role in ROLES)),
         "deaths": mean("death"),
+        "moves": mean("action.move.success"),
+        "failed_moves": mean("action.move.failed"),
         "cells_seen": seen.count,
     }

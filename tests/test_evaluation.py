@@ -34,7 +34,8 @@ def test_there_is_one_object_per_episode(tmp_path: Path) -> None:
     assert episodes == result.episodes
     assert [episode["episode"] for episode in episodes] == [0, 1, 2]
     keys = ["policy", "episode", "map_seed", "steps", "return", "agent_returns"]
-    assert all(list(episode) == [*keys, "cell_visited", "gear", "deaths", "cells_seen"] for episode in episodes)
+    keys += ["cell_visited", "gear", "deaths", "moves", "failed_moves", "cells_seen"]
+    assert all(list(episode) == keys for episode in episodes)
     assert {episode["policy"] for episode in episodes} == {"random"}
 
 

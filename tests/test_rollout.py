@@ -202,8 +202,8 @@ def test_returns_are_what_the_mission_rewards() -> None:
     assert gained > lost > 0, "these episodes do not show what this test is about"
 
 
-def test_gear_deaths_and_visits_are_means_over_the_agents() -> None:
-    """The record has the sum over agents and roles of gear gained, of deaths and of visits, divided by four."""
+def test_gear_deaths_moves_and_visits_are_means_over_the_agents() -> None:
+    """The record has the sum over agents and roles of gear gained, of deaths, moves and visits, divided by four."""
     watched = Watched(RandomPolicy(), make_game(MissionConfig(max_steps=300)), 4)
     roles = ("aligner", "miner", "scout", "scrambler")
 
@@ -213,6 +213,8 @@ def test_gear_deaths_and_visits_are_means_over_the_agents() -> None:
     gear, deaths, visits = mean(*(f"{role}.gained" for role in roles)), mean("death"), mean("cell.visited")
     assert (watched.record["gear"], watched.record["deaths"]) == (gear, deaths)
     assert watched.record["cell_visited"] == visits
+    assert watched.record["moves"] == mean("action.move.success")
+    assert watched.record["failed_moves"] == mean("action.move.failed") > 0
     assert min(gear, deaths, visits) > 0, "this episode does not show what this test is about"
 
 
