@@ -65,6 +65,8 @@ class EmbeddingConfig(ModelConfig):
     """Width of the layer that reads the tokens of no cell: place, time, last action, the team's stock."""
     features: Size = 256
     """Width of the layer that reads the cells."""
+    turned_views: bool = True
+    """Each agent sees the world turned by its number of quarter turns, so that one habit spreads the team out."""
 
 
 class ConvConfig(ConvolutionConfig, EmbeddingConfig):

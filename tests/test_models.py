@@ -19,14 +19,17 @@ from scout.observation import NO_CELL, PADDING
 ID = {feature.name: int(feature.id) for feature in ENV_INFO.obs_features}
 OWN_CELL, OWN_INDEX = 0x55, 5 * 11 + 5  # the centre of the 11 x 11 window
 
-COMMON: dict[str, Any] = {"embedding_size": 6, "features": 20, "global_features": 18, "hidden_size": 16}
+SIZES: dict[str, Any] = {"embedding_size": 6, "features": 20, "global_features": 18, "hidden_size": 16}
+COMMON: dict[str, Any] = {**SIZES, "turned_views": False}
 CONFIGS: dict[str, ConvConfig | AttentionConfig] = {
     "conv_gru": ConvConfig(memory="gru", conv_channels=[7, 8], **COMMON),
     "conv_lstm": ConvConfig(memory="lstm", conv_channels=[7, 8], **COMMON),
     "conv_none": ConvConfig(memory="none", conv_channels=[7, 8], **COMMON),
+    "conv_turned": ConvConfig(memory="gru", conv_channels=[7, 8], **SIZES),
     "attention_gru": AttentionConfig(memory="gru", token_features=12, heads=3, **COMMON),
     "attention_lstm": AttentionConfig(memory="lstm", token_features=12, heads=3, **COMMON),
     "attention_none": AttentionConfig(memory="none", token_features=12, heads=3, **COMMON),
+    "attention_turned": AttentionConfig(memory="gru", token_features=12, heads=3, **SIZES),
 }
 KINDS = [*CONFIGS]
 EACH_NETWORK = ["conv_gru", "attention_gru"]  # where the memory does not matter
@@ -320,4 +323,4 @@ def test_a_saved_network_says_the_same_when_loaded(kind: str, observations: Tens
 
 def test_the_memory_is_a_config_key() -> None:
     """The group's `memory` is the kind of the recurrent layer, of both networks."""
-    assert [network_of(kind).memory.kind for kind in KINDS] == ["gru", "lstm", "none"] * 2
+    assert [network_of(kind).memory.kind for kind in KINDS] == ["gru", "lstm", "none", "gru"] * 2

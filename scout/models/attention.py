@@ -9,6 +9,7 @@ from scout.model_config import AttentionConfig
 from scout.models.embedding import TokenEmbedding, Tokens
 from scout.models.heads import Heads, split_steps
 from scout.models.memory import RELU_GAIN, RecurrentLayer, orthogonal
+from scout.models.turned_views import TurnedViews
 
 
 class Attention(nn.Module):
@@ -21,6 +22,7 @@ class Attention(nn.Module):
         super().__init__()
         self.hidden_size = config.hidden_size
         self._heads = config.heads
+        self.views = TurnedViews(env_info, config.turned_views)
         self.embedding = TokenEmbedding(env_info, config.embedding_size)
         places = env_info.obs_height * env_info.obs_width
         self._centre = env_info.obs_height // 2 * env_info.obs_width + env_info.obs_width // 2
@@ -37,12 +39,14 @@ class Attention(nn.Module):
     def forward(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]:
         """Tokens uint8 [B, T, 3] or [B, S, T, 3] -> logits [B x S, actions], values [B x S, 1]; `state` goes on."""
         tokens, steps = split_steps(observations)
+        tokens, turns = self.views(tokens)
         found = self.embedding(tokens)
         own = [_sums(found, found.place == place, len(tokens)) for place in (self._centre, self._no_cell)]
         own = torch.relu(self.own(torch.cat(own, dim=-1)))
         surroundings = torch.relu(self.surroundings(self._pool(found, len(tokens))))
         features = rearrange(torch.cat([surroundings, own], dim=-1), "(b s) f -> b s f", s=steps)
-        return self.heads(self.memory(features, state))
+        logits, values = self.heads(self.memory(features, state))
+        return self.views.back(logits, turns), values
 
     def _pool(self, found: Tokens, batch: int) -> Tensor:
         """Each head's mean of its part of the tokens' features, weighted by its softmax: [B, token_features]."""

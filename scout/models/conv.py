@@ -13,6 +13,7 @@ from scout.models.first_layer import Reader, convolution_taps, first_layer, plac
 from scout.models.heads import Heads, split_steps
 from scout.models.memory import RELU_GAIN, RecurrentLayer, orthogonal
 from scout.models.recurrence import FastModule
+from scout.models.turned_views import TurnedViews
 from scout.observation import NO_CELL
 
 
@@ -22,6 +23,7 @@ class Conv(FastModule):
     def __init__(self, env_info: PolicyEnvInterface, config: ConvConfig) -> None:
         super().__init__()
         self.hidden_size = config.hidden_size
+        self.views = TurnedViews(env_info, config.turned_views)
         self.embedding = TokenEmbedding(env_info, config.embedding_size)
         self._height, self._width = env_info.obs_height, env_info.obs_width
         self._centre = self._height // 2 * self._width + self._width // 2
@@ -53,10 +55,12 @@ class Conv(FastModule):
     def forward(self, observations: Tensor, state: dict | None = None) -> tuple[Tensor, Tensor]:
         """Tokens uint8 [B, T, 3] or [B, S, T, 3] -> logits [B x S, actions], values [B x S, 1]; `state` goes on."""
         tokens, steps = split_steps(observations)
+        tokens, turns = self.views(tokens)
         first, own = self._sparse(tokens) if self.fast and tokens.device.type == "cpu" else self._dense(tokens)
         surroundings = torch.relu(self.surroundings(self.convolutions[2:](first)))
         features = rearrange(torch.cat([surroundings, own], dim=-1), "(b s) f -> b s f", s=steps)
-        return self.heads(self.memory(features, state))
+        logits, values = self.heads(self.memory(features, state))
+        return self.views.back(logits, turns), values
 
     def _dense(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The first convolution [B, channels, h, w] and what is read apart [B, global_features], with their relus."""
