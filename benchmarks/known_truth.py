@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
         "gae_lambda": 0.95,
         "vf_coef": 0.5,
         "vf_clip_coef": 10.0,
+        "normalize_rewards": False,
         "ent_coef": 0.03,
     },
     "optimizer": {"learning_rate": 3e-3, "adam_beta1": 0.9},

@@ -130,7 +130,7 @@ class TrainerConfig(Group):
     """Decay of the advantage estimate's traces."""
     clip_coef: PositiveNumber = 0.2
     """How far the probability ratio may go from 1."""
-    vf_coef: NonNegative = 2.0
+    vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
     vf_clip_coef: PositiveNumber | None = None
     """How far a value may go from the rollout's; null does not limit it, which PuffeRL always does."""
@@ -146,7 +146,7 @@ class TrainerConfig(Group):
     """An update ends when the policy has gone this far from the rollout's; null never. PuffeRL has no such end."""
     reward_clip: PositiveNumber | None = None
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
-    normalize_rewards: bool = False
+    normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
     carry_state: bool = True
     """Carry recurrent states from one rollout to the next; PuffeRL begins each rollout without memory."""
@@ -171,10 +171,14 @@ class TrainerConfig(Group):
 class PufferlConfig(TrainerConfig):
     name: Literal["pufferl"] = "pufferl"  # pyright: ignore[reportIncompatibleVariableOverride]
     """PuffeRL as shipped."""
+    vf_coef: NonNegative = 2.0
+    """Weight of the value loss."""
     vf_clip_coef: PositiveNumber | None = 0.2
     """How far a value may go from the last one computed; PuffeRL always limits it."""
     reward_clip: PositiveNumber | None = 1.0
     """PuffeRL always clamps rewards to +- 1."""
+    normalize_rewards: bool = False
+    """PuffeRL knows no normalization."""
     carry_state: bool = False
     """PuffeRL begins each rollout without memory."""
     prioritized_replay: bool = True

@@ -19,9 +19,8 @@ from scout.mission import make_game
 
 def test_worker_processes_play_what_one_process_plays(train_tiny: Callable[..., Path]) -> None:
     """Serial and two workers, all environments stepping together: equal states and metrics after six updates."""
-    long = {"total_timesteps": 6 * 256, "trainer": {"normalize_rewards": True}}
-    serial = train_tiny("serial", **long)
-    workers = train_tiny("workers", **long, vecenv={"name": "multiprocessing", "num_workers": 2})
+    serial = train_tiny("serial", total_timesteps=6 * 256)
+    workers = train_tiny("workers", total_timesteps=6 * 256, vecenv={"name": "multiprocessing", "num_workers": 2})
     assert_equal(newest_state(workers), newest_state(serial))
     assert metrics_of(workers) == metrics_of(serial)
 

@@ -68,7 +68,8 @@ def losses_by_hand(trainer: PPO, advantages: Tensor) -> dict[str, float]:
 @pytest.mark.parametrize("vf_clip_coef", [None, 0.001])
 def test_the_losses_equal_a_plain_twin(vf_clip_coef: float | None) -> None:
     """Policy loss, value loss with and without a limit, entropy and clipped share, on a rollout with episode ends."""
-    trainer = a_rollout(**LARGE_REWARDS, trainer={**ONE_MINIBATCH["trainer"], "vf_clip_coef": vf_clip_coef})
+    options = {**ONE_MINIBATCH["trainer"], "vf_clip_coef": vf_clip_coef, "normalize_rewards": False}
+    trainer = a_rollout(**LARGE_REWARDS, trainer=options)
     assert trainer.ended.any()
     expected = losses_by_hand(trainer, trainer._advantages(trainer._rewards()))
     trainer.train()
@@ -171,8 +172,8 @@ def test_pufferl_adds_the_gradients_of_the_parts() -> None:
 
 @pytest.mark.parametrize(("reward_clip", "largest"), [(None, 30.0), (5.0, 5.0), (1.0, 1.0)])
 def test_rewards_are_clamped_where_it_is_asked_for(reward_clip: float | None, largest: float) -> None:
-    """Rewards of some tens are trained on whole by default, and up to the clamp that the key gives."""
-    trainer = a_rollout(**LARGE_REWARDS, trainer={"reward_clip": reward_clip})
+    """Rewards of some tens that are not normalized are trained on whole, and up to the clamp that the key gives."""
+    trainer = a_rollout(**LARGE_REWARDS, trainer={"normalize_rewards": False, "reward_clip": reward_clip})
     rewards = trainer._rewards()[:, 1:]
     assert rewards.max() == largest if reward_clip else rewards.max() > largest
 
@@ -187,9 +188,9 @@ def test_pufferl_clamps_all_rewards() -> None:
 
 def test_normalized_rewards_are_divided_by_the_scale_before_the_clamp() -> None:
     """Large rewards are trained on at the size of the discounted return's deviation, the clamp last."""
-    plain = a_rollout(**LARGE_REWARDS)
-    scaled = a_rollout(**LARGE_REWARDS, trainer={"normalize_rewards": True})
-    clamped = a_rollout(**LARGE_REWARDS, trainer={"normalize_rewards": True, "reward_clip": 0.01})
+    plain = a_rollout(**LARGE_REWARDS, trainer={"normalize_rewards": False})
+    scaled = a_rollout(**LARGE_REWARDS)
+    clamped = a_rollout(**LARGE_REWARDS, trainer={"reward_clip": 0.01})
     rewards = scaled._rewards()
     assert scaled.reward_scale.divisor > 2
     torch.testing.assert_close(rewards * scaled.reward_scale.divisor, plain._rewards())
@@ -198,7 +199,7 @@ def test_normalized_rewards_are_divided_by_the_scale_before_the_clamp() -> None:
 
 def test_the_scale_sees_each_reward_once() -> None:
     """Over two rollouts it counts two rollouts' steps: the step that both know is not counted twice."""
-    trainer, _, _ = recorded_ppo(trainer={"normalize_rewards": True})
+    trainer, _, _ = recorded_ppo()
     for _ in range(2):
         trainer.evaluate()
         trainer.train()
@@ -208,10 +209,10 @@ def test_the_scale_sees_each_reward_once() -> None:
 
 def test_the_scale_is_part_of_the_checkpoint(tmp_path: Path) -> None:
     """A run's last checkpoint has the statistics, readable without running code, and a trainer goes on from them."""
-    experiment = tiny_experiment(trainer={"normalize_rewards": True})
+    experiment = tiny_experiment()
     run = train(experiment, tmp_path / "run")
     saved = torch.load(run.checkpoint, weights_only=True)["trainer"]
-    trainer, _, _ = recorded_ppo(trainer={"normalize_rewards": True})
+    trainer, _, _ = recorded_ppo()
     trainer.load_state_dict(saved)
     trainer.close()
     assert trainer.reward_scale.divisor not in (0, 1)

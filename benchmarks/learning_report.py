@@ -1,0 +1,154 @@
+"""The tables and the picture of what benchmarks/learning.py found."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from learning import BASELINES, CONTENDERS, EPISODES, RECORDS, ROOT, SEEDS
+from results_page import markdown, put_table
+
+from scout.files import EPISODES_CSV
+from scout.standings import Side
+from scout.statistics import bootstrap_interval
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+PICTURE = ROOT / "docs/learning.png"
+CELLS = 60 * 60  # of a map of scout_tutorial
+# Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
+STYLES: dict[str, tuple[str, Any]] = {
+    "scout": ("#0072b2", "-"),
+    "default": ("#d55e00", "-"),
+    "cnn_lstm": ("#009e73", "--"),
+    "straight": ("#e69f00", "-."),
+    "unscaled": ("#cc79a7", (0, (1, 1))),
+    "stock": ("#000000", "--"),
+    "seed": ("#777777", ":"),
+}
+
+Episode = dict[str, Any]
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """evaluate.py's episodes, with numbers where there are some."""
+    with path.open(newline="") as file:
+        return [
+            {key: value if key == "policy" else float(value) for key, value in episode.items()}
+            for episode in csv.DictReader(file)
+        ]
+
+
+def found_seeds(name: str) -> list[int]:
+    """The seeds with which a contender was trained and judged."""
+    return [seed for seed in SEEDS if (RECORDS / f"{name}-{seed}" / "run.json").exists()]
+
+
+def about(name: str, seed: int) -> dict[str, Any]:
+    """What run.json says."""
+    return json.loads((RECORDS / f"{name}-{seed}" / "run.json").read_text())
+
+
+def policies_table(runs: dict[str, list[list[Episode]]], baselines: dict[str, list[Episode]]) -> str:
+    """Everybody, best first, with what they do."""
+    sides = [(CONTENDERS[name][0], Side(name, found), name) for name, found in runs.items()]
+    sides += [(f"`{name}`", Side(name, [episodes]), None) for name, episodes in baselines.items()]
+    rows = []
+    for title, side, name in sorted(sides, key=lambda each: -each[1].scores.mean()):
+        standing = side.standing()
+        assert standing.interval is not None
+        low, high = standing.interval
+        episodes = [episode for run in side.runs for episode in run]
+        tried, failed = (
+            np.mean([sum(e[k] for k in keys) for e in episodes])
+            for keys in (("moves", "failed_moves"), ("failed_moves",))
+        )
+        minutes = "" if name is None else f"{np.median([about(name, s)['minutes'] for s in found_seeds(name)]):.0f}"
+        steps = "" if name is None else f"{about(name, found_seeds(name)[0])['agent_steps'] / 1e6:.1f} M"
+        rows.append(
+            [
+                title,
+                f"{standing.mean:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{standing.gear:.2f}",
+                f"{standing.deaths:.2f}",
+                f"{failed / tried:.0%}" if tried else "",
+                f"{(standing.cells_seen or 0) / CELLS:.0%}",
+                steps,
+                minutes,
+            ]
+        )
+    head = ["policy", "return per agent", "95% interval", "gear", "deaths", "failed moves", "map seen"]
+    return markdown([*head, "agent steps", "minutes"], rows)
+
+
+def seeds_table(runs: dict[str, list[list[Episode]]]) -> str:
+    """Each training seed by itself, none left out."""
+    rows = []
+    for name, found in runs.items():
+        cells = []
+        for run in found:
+            returns = [episode["return"] for episode in run]
+            low, high = bootstrap_interval(returns) or (returns[0], returns[0])
+            cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
+        cells += [""] * (len(SEEDS) - len(cells))
+        rows.append([CONTENDERS[name][0], *cells, f"`{about(name, found_seeds(name)[0])['commit']}`"])
+    return markdown(["", *(f"seed {seed}" for seed in SEEDS), "commit"], rows)
+
+
+def _held_out(name: str, seed: int) -> np.ndarray:
+    """Agent steps, minutes and held-out return of each evaluation, [evaluations, 3]."""
+    with (RECORDS / f"{name}-{seed}" / "curve.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["held_out_return"]]
+    return np.array([[float(line[key]) for key in ("agent_steps", "minutes", "held_out_return")] for line in lines])
+
+
+def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
+    """Held-out returns while training, against agent steps and against minutes: seeds thin, their mean thick."""
+    figure, sides = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
+    for axes, column in zip(sides, (0, 1), strict=True):
+        for name in names:
+            colour, line = STYLES[name]
+            curves = [_held_out(name, seed) for seed in found_seeds(name)]
+            for curve in curves:
+                axes.plot(curve[:, column], curve[:, 2], color=colour, lw=0.7, alpha=0.5)
+            shared = min(len(curve) for curve in curves)
+            mean = np.mean([curve[:shared] for curve in curves], axis=0)
+            axes.plot(mean[:, column], mean[:, 2], color=colour, ls=line, lw=2.2, marker="o", ms=3.5)
+        for name in ("walker", "random"):
+            level = float(np.mean([episode["return"] for episode in baselines[name]]))
+            axes.axhline(level, color="#999999", ls=":", lw=1.2)
+            axes.annotate(
+                f"{name} ", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
+            )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
+        axes.set_ylim(0, 36)
+    sides[0].set(xlabel="agent steps", ylabel="held-out return per agent")
+    sides[1].set(xlabel="minutes on one core, evaluations included")
+    handles = [
+        plt.Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n][0].replace("`", ""))
+        for n in names
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def report() -> None:
+    """Writes everything into docs/ and prints the tables."""
+    baselines: dict[str, list[Episode]] = {name: [] for name in BASELINES}
+    for episode in read_episodes(RECORDS / "baselines.csv"):
+        baselines[episode["policy"]].append(episode)
+    names = [name for name in CONTENDERS if found_seeds(name)]
+    runs = {
+        name: [read_episodes(RECORDS / f"{name}-{seed}" / EPISODES_CSV) for seed in found_seeds(name)] for name in names
+    }
+    assert all(len(run) == EPISODES for found in runs.values() for run in found)
+    for mark, table in (("policies", policies_table(runs, baselines)), ("seeds", seeds_table(runs))):
+        put_table(mark, table)
+        print(f"{table}\n")
+    draw(names, baselines)
