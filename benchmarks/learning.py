@@ -2,8 +2,8 @@
 
 Trains each contender with seeds 1, 2 and 3 through train.py, on one core each and two at a time, and judges its best
 checkpoint through evaluate.py, 40 whole episodes with sampled actions, on the same maps for all. What was found is kept
-in benchmarks/learning/NAME-SEED: run.json (command, commit, minutes), curve.csv and episodes.csv. A run that is there is
-not made again: remove its folder to make it anew. One that was stopped goes on, from its folder under outputs/learning.
+in benchmarks/learning/NAME-SEED: run.json (command, commit, minutes), curve.csv and episodes.csv. A run that is there
+is not made again: remove its folder to make it anew. One that was stopped goes on, from its folder in outputs/learning.
 
 `make learning ARGS=scout` makes and reports, of the trained ones, that contender's runs alone first. `make learning
 ARGS=--report` only draws: the tables of docs/results.md and docs/learning.png.
@@ -36,6 +36,10 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "cnn_lstm": ("`experiment=scout`, the seed's network", ["experiment=scout", "model=cnn_lstm"]),
     "straight": ("the default without turned views", ["model.turned_views=false"]),
     "unscaled": ("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
+    "plain": (
+        "the default in float32, by torch's own layers",
+        ["device.precision=float32", "device.fast_layers=false"],
+    ),
     "stock": ("PuffeRL as shipped, the default's settings", ["trainer=pufferl"]),
     "seed": ("the seed's recipe", ["experiment=notebook", *_AS_LONG]),
 }

@@ -16,6 +16,7 @@ from scout.statistics import bootstrap_interval
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 
 PICTURE = ROOT / "docs/learning.png"
 CELLS = 60 * 60  # of a map of scout_tutorial
@@ -26,6 +27,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "cnn_lstm": ("#009e73", "--"),
     "straight": ("#e69f00", "-."),
     "unscaled": ("#cc79a7", (0, (1, 1))),
+    "plain": ("#56b4e9", "--"),
     "stock": ("#000000", "--"),
     "seed": ("#777777", ":"),
 }
@@ -131,7 +133,7 @@ def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
     sides[0].set(xlabel="agent steps", ylabel="held-out return per agent")
     sides[1].set(xlabel="minutes on one core, evaluations included")
     handles = [
-        plt.Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n][0].replace("`", ""))
+        Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n][0].replace("`", ""))
         for n in names
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

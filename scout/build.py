@@ -11,6 +11,7 @@ from scout.device import seed_everything
 from scout.errors import ScoutError
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
+from scout.shaping import Potential
 from scout.state import NOT_FITTING, restore
 from scout.trainer import StockTrainer
 from scout.vecenv import make_vecenv
@@ -41,13 +42,16 @@ def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any]
     seed_everything(experiment.seed)
     vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"])
     try:
-        network = make_model(experiment.model, PolicyEnvInterface.from_mg_cfg(game)).to(device)
+        env_info = PolicyEnvInterface.from_mg_cfg(game)
+        network = make_model(experiment.model, env_info).to(device)
         set_fast_layers(network, experiment.device.fast_layers)
         if experiment.initial_weights is not None and state is None:
             weights = load_weights(experiment.initial_weights)
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
         trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
+        if experiment.trainer.potential and isinstance(trainer, PPO):
+            trainer.potential = Potential(env_info, experiment.trainer.potential, experiment.trainer.gamma)
         if state is not None:
             restore(trainer, state)
         return trainer

@@ -148,6 +148,10 @@ class TrainerConfig(Group):
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
+    potential: dict[str, Number] = {}
+    """Pay what an agent gains, weighted, of what it carries, such as {hp: 0.005}; the best policy stays the best.
+
+    Only in training (scout/shaping.py). PuffeRL does not."""
     carry_state: bool = True
     """Carry recurrent states from one rollout to the next; PuffeRL begins each rollout without memory."""
     prioritized_replay: bool = False

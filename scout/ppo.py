@@ -23,6 +23,7 @@ from scout.device import to_device
 from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
 from scout.reward_scale import RewardScale
+from scout.shaping import Potential
 from scout.trainer import STATE, StockTrainer, diverged
 
 
@@ -30,6 +31,7 @@ class Ahead(NamedTuple):
     """What arrives one step after a rollout's last: float32 [agents] each."""
 
     values: Tensor
+    potentials: Tensor
     rewards: Tensor
     terminals: Tensor
     truncations: Tensor
@@ -46,6 +48,8 @@ class PPO(StockTrainer):
         hidden_size: Any = network.hidden_size
         self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
         self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma)
+        self.potential: Potential | None = None
+        self.potentials = torch.zeros_like(self.values)
         self._acting: Any = network.forward_eval
         if experiment.device.compile:
             self._acting = torch.compile(self._acting)
@@ -110,6 +114,8 @@ class PPO(StockTrainer):
         action, logprob = categorical.draw(logits)
         outcome = self._outcome(reward, terminal, truncation)
         self.observations[rows, t] = tokens.to(self.observations.device)
+        if self.potential is not None:
+            self.potentials[rows, t] = self.potential.of(tokens)
         self.vecenv.send(action.int().cpu().numpy())  # which may write over all that arrived
         self.actions[rows, t] = action
         self.logprobs[rows, t] = logprob
@@ -150,6 +156,8 @@ class PPO(StockTrainer):
             agents = slice(int(agent_ids[0]), int(agent_ids[-1]) + 1)
             tokens = to_device(observation, self.config["device"])
             _, ahead.values[agents], _ = self._forward(tokens, self._state(agents.start))
+            if self.potential is not None:
+                ahead.potentials[agents] = self.potential.of(tokens)
             outcome = self._outcome(reward, terminal, truncation)
             ahead.rewards[agents], ahead.terminals[agents], ahead.truncations[agents] = outcome
         return ahead
@@ -189,12 +197,17 @@ class PPO(StockTrainer):
         return torch.cat(advantages.split(self.config["bptt_horizon"], dim=1))
 
     def _rewards(self) -> Tensor:
-        """The rollout's rewards [agents, L + 1] as they are trained on: normalized, then clamped, where asked for.
+        """The rollout's rewards [agents, L + 1] as they are trained on: shaped, normalized, clamped, where asked for.
 
         PuffeRL clamps all rewards to [-1, 1].
         """
         config = self.experiment.trainer
         rewards = self._timeline(self.rewards, self.ahead.rewards)
+        if self.potential is not None:
+            potentials = self._timeline(self.potentials, self.ahead.potentials)
+            terminals = self._timeline(self.terminals, self.ahead.terminals)
+            truncations = self._timeline(self.truncations, self.ahead.truncations)
+            rewards[:, 1:] += self.potential.rewards(potentials, terminals, truncations)
         if config.normalize_rewards:
             ends = self._timeline(self.ended.float(), self.ahead.terminals + self.ahead.truncations)
             self.reward_scale.update(rewards[:, 1:], ends[:, 1:])  # the first arrived with the rollout before
