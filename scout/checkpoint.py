@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import BEST, CHECKPOINTS, CONFIG, STATUS
+from scout.pretrained import path_of
 from scout.run_folder import load_experiment, object_in, sync_folder
 
 log = logging.getLogger(__name__)
@@ -110,15 +111,18 @@ def numbered_checkpoints(run_dir: Path) -> list[Path]:
 def load_weights(location: str) -> Weights:
     """Weights from a run folder (its best checkpoint, else its last), a checkpoint of one, or a bare state_dict.
 
-    Raises ScoutError when nothing is there, or when the file is damaged or something else.
+    `pretrained` names the scout that comes with the project. Raises ScoutError when nothing is there, or when the file
+    is damaged or something else.
     """
-    path = Path(location)
+    path = path_of(location)
     try:
         found = path.exists()
     except OSError as error:
         raise ScoutError(f"{location} cannot be looked for ({error.strerror}): expected a run folder") from error
     if not found:
-        raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint or a state_dict")
+        raise ScoutError(
+            f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or {' or '.join(PRETRAINED)}"
+        )
     if path.is_dir() and not (path / CONFIG).is_file() and any(path.glob(f"*/{CONFIG}")):
         raise ScoutError(f"{location} holds several runs: name one of them, or judge all: policies=[{location}]")
     run_dir = path if path.is_dir() else path.resolve().parent.parent

@@ -3,7 +3,6 @@
 import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mettagrid.config.mettagrid_config import MettaGridConfig
@@ -20,6 +19,7 @@ from scout.mission import make_game
 from scout.model_config import CnnLstmConfig
 from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
+from scout.pretrained import path_of
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
     names = [str(config.checkpoint)] if config.checkpoint else [config.policy] if config.policy else config.policies
     if config.policies:
         names = [each for name in names for each in _expanded(name)]
-    same = [name if is_baseline(name) else str(Path(name).resolve()) for name in names]
+    same = [name if is_baseline(name) else str(path_of(name).resolve()) for name in names]
     repeated = sorted({name for name, place in zip(names, same, strict=True) if same.count(place) > 1})
     if repeated:
         raise ScoutError(f"policies={config.policies}: {', '.join(repeated)} is in it more than once: once is enough")
@@ -91,7 +91,7 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
 
 def _expanded(name: str) -> list[str]:
     """A sweep's folder as its runs in their order; anything else as it is."""
-    folder = Path(name)
+    folder = path_of(name)
     if is_baseline(name):
         return [name]
     try:

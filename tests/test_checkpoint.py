@@ -185,7 +185,7 @@ def test_a_damaged_file_is_an_error_that_names_it(damage: str, run_dir: Path) ->
 def test_a_path_where_nothing_is_is_an_error_that_names_it(tmp_path: Path) -> None:
     """A misspelt path is said not to exist, with what was expected."""
     with pytest.raises(
-        ScoutError, match=r"nowhere does not exist: expected a run folder, a checkpoint or a state_dict"
+        ScoutError, match=r"nowhere does not exist: expected a run folder, a checkpoint, a state_dict or pretrained"
     ):
         load_weights(str(tmp_path / "nowhere"))
 

@@ -55,7 +55,9 @@ def test_an_evaluation_exits_0_and_prints_the_table(finished_run: Path, tmp_path
 def test_a_missing_checkpoint_exits_1_with_one_message(tmp_path: Path) -> None:
     """The message names the path and what was expected; there is no traceback and nothing on stdout."""
     done = run_script("evaluate.py", f"checkpoint={tmp_path / 'nowhere'}", f"hydra.run.dir={tmp_path / 'evaluation'}")
-    expected = f"{tmp_path / 'nowhere'} does not exist: expected a run folder, a checkpoint or a state_dict\n"
+    expected = (
+        f"{tmp_path / 'nowhere'} does not exist: expected a run folder, a checkpoint, a state_dict or pretrained\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
