@@ -121,7 +121,7 @@ def load_weights(location: str) -> Weights:
         raise ScoutError(f"{location} cannot be looked for ({error.strerror}): expected a run folder") from error
     if not found:
         raise ScoutError(
-            f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or {' or '.join(PRETRAINED)}"
+            f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or pretrained"
         )
     if path.is_dir() and not (path / CONFIG).is_file() and any(path.glob(f"*/{CONFIG}")):
         raise ScoutError(f"{location} holds several runs: name one of them, or judge all: policies=[{location}]")
