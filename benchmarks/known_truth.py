@@ -48,6 +48,7 @@ SETTINGS: dict[str, Any] = {
         "vf_coef": 0.5,
         "vf_clip_coef": 10.0,
         "normalize_rewards": False,
+        "excursion_share": 0.0,
         "ent_coef": 0.03,
     },
     "optimizer": {"learning_rate": 3e-3, "adam_beta1": 0.9},

@@ -9,9 +9,9 @@ from scout.checkpoint import load_into, load_weights
 from scout.config import Experiment
 from scout.device import seed_everything
 from scout.errors import ScoutError
+from scout.excursions import make_excursions
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
-from scout.shaping import Potential
 from scout.state import NOT_FITTING, restore
 from scout.trainer import StockTrainer
 from scout.vecenv import make_vecenv
@@ -50,8 +50,8 @@ def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any]
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
         trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
-        if experiment.trainer.potential and isinstance(trainer, PPO):
-            trainer.potential = Potential(env_info, experiment.trainer.potential, experiment.trainer.gamma)
+        if isinstance(trainer, PPO):
+            trainer.excursions = make_excursions(experiment.trainer, env_info, trainer.total_agents, device)
         if state is not None:
             restore(trainer, state)
         return trainer

@@ -120,9 +120,7 @@ def load_weights(location: str) -> Weights:
     except OSError as error:
         raise ScoutError(f"{location} cannot be looked for ({error.strerror}): expected a run folder") from error
     if not found:
-        raise ScoutError(
-            f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or pretrained"
-        )
+        raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or pretrained")
     if path.is_dir() and not (path / CONFIG).is_file() and any(path.glob(f"*/{CONFIG}")):
         raise ScoutError(f"{location} holds several runs: name one of them, or judge all: policies=[{location}]")
     run_dir = path if path.is_dir() else path.resolve().parent.parent

@@ -124,7 +124,7 @@ class TrainerConfig(Group):
     """Steps of a segment, through which gradients flow back in time."""
     update_epochs: Positive = 3
     """How often an update trains on the whole batch; PuffeRL draws as many segments, but not each of them."""
-    gamma: Fraction = 0.995
+    gamma: Fraction = 0.99
     """Discount of a step."""
     gae_lambda: Fraction = 0.90
     """Decay of the advantage estimate's traces."""
@@ -148,10 +148,12 @@ class TrainerConfig(Group):
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
-    potential: dict[str, Number] = {}
-    """Pay what an agent gains, weighted, of what it carries, such as {hp: 0.005}; the best policy stays the best.
+    excursion_share: Fraction = 0.15
+    """Part of the steps in which agents walk straight on whatever the policy says; they teach nothing themselves.
 
-    Only in training (scout/shaping.py). PuffeRL does not."""
+    But what comes after does, in places that the policy would not have found (scout/excursions.py)."""
+    excursion_length: Positive = 60
+    """Mean steps of such a walk. Only with an excursion_share."""
     carry_state: bool = True
     """Carry recurrent states from one rollout to the next; PuffeRL begins each rollout without memory."""
     prioritized_replay: bool = False
@@ -163,6 +165,11 @@ class TrainerConfig(Group):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.excursion_share == 0 and self.excursion_length != type(self).model_fields["excursion_length"].default:
+            raise ValueError(
+                f"trainer.excursion_length={self.excursion_length} has no effect without excursions: "
+                "set trainer.excursion_share, or leave it out"
+            )
         for key in ("prio_alpha", "prio_beta0"):
             value = getattr(self, key)
             if not self.prioritized_replay and value != type(self).model_fields[key].default:
@@ -183,6 +190,8 @@ class PufferlConfig(TrainerConfig):
     """PuffeRL always clamps rewards to +- 1."""
     normalize_rewards: bool = False
     """PuffeRL knows no normalization."""
+    excursion_share: Fraction = 0.0
+    """PuffeRL knows no excursions."""
     carry_state: bool = False
     """PuffeRL begins each rollout without memory."""
     prioritized_replay: bool = True

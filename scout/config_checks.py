@@ -105,7 +105,14 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
             "set it to 0, or take trainer=ppo"
         )
     trainer = experiment.trainer
-    for key in ("target_kl", "reward_clip", "normalize_rewards", "potential", "carry_state", "prioritized_replay"):
+    for key in (
+        "target_kl",
+        "reward_clip",
+        "normalize_rewards",
+        "excursion_share",
+        "carry_state",
+        "prioritized_replay",
+    ):
         value, only = getattr(trainer, key), type(trainer).model_fields[key].default
         if value != only:
             problems.append(

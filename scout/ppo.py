@@ -20,10 +20,10 @@ from scout import categorical
 from scout.advantages import Timeline, generalized_advantages
 from scout.config import Experiment
 from scout.device import to_device
+from scout.excursions import Excursions
 from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
 from scout.reward_scale import RewardScale
-from scout.shaping import Potential
 from scout.trainer import STATE, StockTrainer, diverged
 
 
@@ -31,7 +31,6 @@ class Ahead(NamedTuple):
     """What arrives one step after a rollout's last: float32 [agents] each."""
 
     values: Tensor
-    potentials: Tensor
     rewards: Tensor
     terminals: Tensor
     truncations: Tensor
@@ -48,8 +47,8 @@ class PPO(StockTrainer):
         hidden_size: Any = network.hidden_size
         self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
         self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma)
-        self.potential: Potential | None = None
-        self.potentials = torch.zeros_like(self.values)
+        self.excursions: Excursions | None = None
+        self.excursion = torch.zeros(self.values.shape, dtype=torch.bool, device=device)  # steps that are part of one
         self._acting: Any = network.forward_eval
         if experiment.device.compile:
             self._acting = torch.compile(self._acting)
@@ -113,9 +112,10 @@ class PPO(StockTrainer):
         logits, value, state = self._forward(tokens, state)
         action, logprob = categorical.draw(logits)
         outcome = self._outcome(reward, terminal, truncation)
+        if self.excursions is not None:
+            action, self.excursion[rows, t] = self.excursions.take(agents, action, over=outcome[1] + outcome[2] > 0)
+            logprob, _ = categorical.look_back(logits, action)
         self.observations[rows, t] = tokens.to(self.observations.device)
-        if self.potential is not None:
-            self.potentials[rows, t] = self.potential.of(tokens)
         self.vecenv.send(action.int().cpu().numpy())  # which may write over all that arrived
         self.actions[rows, t] = action
         self.logprobs[rows, t] = logprob
@@ -156,8 +156,6 @@ class PPO(StockTrainer):
             agents = slice(int(agent_ids[0]), int(agent_ids[-1]) + 1)
             tokens = to_device(observation, self.config["device"])
             _, ahead.values[agents], _ = self._forward(tokens, self._state(agents.start))
-            if self.potential is not None:
-                ahead.potentials[agents] = self.potential.of(tokens)
             outcome = self._outcome(reward, terminal, truncation)
             ahead.rewards[agents], ahead.terminals[agents], ahead.truncations[agents] = outcome
         return ahead
@@ -175,6 +173,11 @@ class PPO(StockTrainer):
         """Where the observation is an episode's final one: bool [segments, bptt_horizon]."""
         return (self.terminals + self.truncations) > 0
 
+    @property
+    def counted(self) -> Tensor:
+        """Where the policy chose an action that was played: bool [segments, bptt_horizon]."""
+        return ~(self.ended | self.excursion)
+
     def _timeline(self, stored: Tensor, ahead: Tensor) -> Tensor:
         """[segments, bptt_horizon] and the step after it as [agents, L + 1]: each agent's steps in their order."""
         return torch.cat([*stored.split(self.total_agents), ahead.unsqueeze(1)], dim=1)
@@ -188,7 +191,8 @@ class PPO(StockTrainer):
             self._timeline(self.values, self.ahead.values),
             rewards,
             self._timeline(self.terminals, self.ahead.terminals),
-            self._timeline(self.truncations, self.ahead.truncations),
+            # What follows upon an excursion is not the policy's doing: the value where it begins stands for it.
+            self._timeline(torch.maximum(self.truncations, self.excursion.float()), self.ahead.truncations),
         )
         ratio = torch.cat(self.ratio.split(self.total_agents), dim=1)
         advantages = generalized_advantages(timeline, ratio, self.experiment.trainer)
@@ -197,17 +201,12 @@ class PPO(StockTrainer):
         return torch.cat(advantages.split(self.config["bptt_horizon"], dim=1))
 
     def _rewards(self) -> Tensor:
-        """The rollout's rewards [agents, L + 1] as they are trained on: shaped, normalized, clamped, where asked for.
+        """The rollout's rewards [agents, L + 1] as they are trained on: normalized, then clamped, where asked for.
 
         PuffeRL clamps all rewards to [-1, 1].
         """
         config = self.experiment.trainer
         rewards = self._timeline(self.rewards, self.ahead.rewards)
-        if self.potential is not None:
-            potentials = self._timeline(self.potentials, self.ahead.potentials)
-            terminals = self._timeline(self.terminals, self.ahead.terminals)
-            truncations = self._timeline(self.truncations, self.ahead.truncations)
-            rewards[:, 1:] += self.potential.rewards(potentials, terminals, truncations)
         if config.normalize_rewards:
             ends = self._timeline(self.ended.float(), self.ahead.terminals + self.ahead.truncations)
             self.reward_scale.update(rewards[:, 1:], ends[:, 1:])  # the first arrived with the rollout before
@@ -271,7 +270,7 @@ class PPO(StockTrainer):
         self.ratio[:] = 1
         acted_values, rewards = self.values.clone(), self._rewards()
         advantages = self._advantages(rewards)
-        counted = ~self.ended
+        counted = self.counted
         returns = (advantages + acted_values)[counted]
         explained_variance = 1 - (returns - acted_values[counted]).var() / returns.var()
 
@@ -309,7 +308,7 @@ class PPO(StockTrainer):
         """
         config = self.experiment.trainer
         self.optimizer.zero_grad()
-        counted = ~self.ended[rows]
+        counted = self.counted[rows]
         returns = advantages + self.values[rows]
         advantages = weights * (advantages - advantages[counted].mean()) / (advantages[counted].std() + 1e-8)
         share = counted / counted.sum()
@@ -358,12 +357,18 @@ class PPO(StockTrainer):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "reward_scale": self.reward_scale.state_dict()}
+        own = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**super().state_dict(), **own}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.reward_scale.load_state_dict(state["reward_scale"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, RewardScale | Excursions]:
+        """What keeps a state of its own from update to update."""
+        return {"reward_scale": self.reward_scale} | ({"excursions": self.excursions} if self.excursions else {})
 
     @override
     def restore_schedule(self, saved: dict[str, Any]) -> None:

@@ -322,7 +322,8 @@ def test_every_hyperparameter_is_read_by_each_trainer() -> None:
     from scout.pufferl import pufferl
 
     names = {name for name in type(Experiment().trainer).model_fields if name != "name"}
-    always = {"target_kl", "reward_clip", "normalize_rewards", "potential", "carry_state", "prioritized_replay"}
+    always = {"target_kl", "reward_clip", "normalize_rewards", "carry_state", "prioritized_replay"}
+    always |= {"excursion_share", "excursion_length"}  # a length without a share is refused by itself
     shipped, set_up = inspect.getsource(pufferl.PuffeRL), inspect.getsource(pufferl.PuffeRL.__init__)
     assert {name for name in names if f'config["{name}"]' not in shipped} == always
     read = {key.removeprefix("trainer.") for key in read_as_attributes(Experiment)}

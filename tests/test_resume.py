@@ -73,6 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     "consecutive maps": {"vecenv": {"map_seeds": "consecutive"}},
     "two rollout segments": {"total_timesteps": UPDATES * 512, "trainer": {"batch_size": 512}},
     "rewards as they are, no carried state": {"trainer": {"normalize_rewards": False, "carry_state": False}},
+    "excursions": {"trainer": {"excursion_share": 0.4, "excursion_length": 5}},
     "prioritized, with a limit": {"trainer": {"prioritized_replay": True, "target_kl": 0.01, "update_epochs": 2}},
     "muon": {"optimizer": {"name": "muon", "weight_decay": 0.01, "min_lr_ratio": 0.1}},
     "adamw, constant rate": {"optimizer": {"name": "adamw", "anneal_lr": False}},

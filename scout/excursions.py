@@ -1,0 +1,59 @@
+"""Exploration that lasts: now and then an agent walks straight on for a while, whatever its policy says.
+
+A policy that samples each step anew never leaves a habit for long: whoever steps away from the wall along which it
+walks is led back by the next step, and never learns what the middle of the map is worth by now. After an excursion the
+policy goes on from where it led, and the value of such places tells the steps before it whether to go there. The steps
+of an excursion themselves are no choice of the policy: they are in no loss, and no advantage reaches across them.
+
+That is what exploring starts do (Sutton and Barto, 2018, "Reinforcement Learning", section 5.3), in the middle of an
+episode, and with actions that last as in Dabney et al., 2021, "Temporally-extended epsilon-greedy exploration".
+"""
+
+from typing import Any
+
+import torch
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from torch import Tensor
+
+from scout.config import TrainerConfig
+
+
+class Excursions:
+    """The excursions of all agents of a run: which of them are on one, in which direction, and for how long yet."""
+
+    def __init__(self, agents: int, directions: list[int], share: float, length: int, device: str) -> None:
+        self._directions = torch.tensor(directions, device=device)
+        self._longest = 2 * length - 1  # all lengths from 1 up to it are equally likely
+        self._rate = share / (share + (1 - share) * length)  # of beginning one in a step that belongs to none
+        self._left = torch.zeros(agents, dtype=torch.int64, device=device)
+        self._action = torch.zeros(agents, dtype=torch.int64, device=device)
+
+    def take(self, agents: slice, actions: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions int64 [N] of a policy -> those to play, and who is on an excursion, bool [N].
+
+        Nobody is where an episode is `over`, bool [N].
+        """
+        left, draw = self._left[agents], torch.rand(actions.shape, device=actions.device)
+        begins = (left == 0) & (draw < self._rate)
+        lengths = torch.randint(1, self._longest + 1, left.shape, device=left.device)
+        chosen = self._directions[torch.randint(len(self._directions), left.shape, device=left.device)]
+        left = torch.where(begins, lengths, left) * ~over
+        self._action[agents] = torch.where(begins, chosen, self._action[agents])
+        self._left[agents] = (left - 1).clamp(min=0)
+        return torch.where(left > 0, self._action[agents], actions), left > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run needs to go on."""
+        return {"left": self._left, "action": self._action}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._left, self._action = (state[name].to(self._left.device).clone() for name in ("left", "action"))
+
+
+def make_excursions(config: TrainerConfig, env_info: PolicyEnvInterface, agents: int, device: str) -> Excursions | None:
+    """Excursions by all actions that move an agent; None where none are asked for or nothing moves."""
+    directions = [index for index, name in enumerate(env_info.action_names) if name.startswith("move_")]
+    if config.excursion_share == 0 or not directions:
+        return None
+    return Excursions(agents, directions, config.excursion_share, config.excursion_length, device)
