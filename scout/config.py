@@ -149,9 +149,9 @@ class TrainerConfig(Group):
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
     excursion_share: Fraction = 0.15
-    """Part of the steps in which agents walk straight on whatever the policy says; they teach nothing themselves.
+    """Part of the steps in which agents walk straight on whatever the policy says, at first; it falls to 0 by the end.
 
-    But what comes after does, in places that the policy would not have found (scout/excursions.py)."""
+    They teach nothing themselves, but where they lead does (scout/excursions.py)."""
     excursion_length: Positive = 60
     """Mean steps of such a walk. Only with an excursion_share."""
     carry_state: bool = True

@@ -23,10 +23,18 @@ class Excursions:
 
     def __init__(self, agents: int, directions: list[int], share: float, length: int, device: str) -> None:
         self._directions = torch.tensor(directions, device=device)
-        self._longest = 2 * length - 1  # all lengths from 1 up to it are equally likely
-        self._rate = share / (share + (1 - share) * length)  # of beginning one in a step that belongs to none
+        self._share, self._length = share, length
         self._left = torch.zeros(agents, dtype=torch.int64, device=device)
         self._action = torch.zeros(agents, dtype=torch.int64, device=device)
+        self.anneal(0.0)
+
+    def anneal(self, progress: float) -> None:
+        """Sets the share for this part of the run, of which 0 to 1 has passed: a straight line from the first to 0.
+
+        While others are on excursions a policy's team sees what it would not see by itself: it must learn without them.
+        """
+        share = self._share * max(1 - progress, 0.0)
+        self._rate = share / (share + (1 - share) * self._length)  # of beginning one in a step that belongs to none
 
     def take(self, agents: slice, actions: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
         """Actions int64 [N] of a policy -> those to play, and who is on an excursion, bool [N].
@@ -35,7 +43,7 @@ class Excursions:
         """
         left, draw = self._left[agents], torch.rand(actions.shape, device=actions.device)
         begins = (left == 0) & (draw < self._rate)
-        lengths = torch.randint(1, self._longest + 1, left.shape, device=left.device)
+        lengths = torch.randint(1, 2 * self._length, left.shape, device=left.device)  # length in the mean
         chosen = self._directions[torch.randint(len(self._directions), left.shape, device=left.device)]
         left = torch.where(begins, lengths, left) * ~over
         self._action[agents] = torch.where(begins, chosen, self._action[agents])

@@ -73,6 +73,8 @@ class PPO(StockTrainer):
         """Collects `segments x bptt_horizon` steps, and what arrives one step after them."""
         batches = self.total_agents // self.vecenv.agents_per_batch
         torch.clear_autocast_cache()
+        if self.excursions is not None:
+            self.excursions.anneal(self.global_step / self.experiment.total_timesteps)
         self._rolling_out = True
         # A network of the user's own may make tensors at its first call that its training needs too.
         without_gradients = torch.inference_mode if self.experiment.model.target is None else torch.no_grad

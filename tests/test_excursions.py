@@ -60,6 +60,19 @@ def test_an_episodes_end_ends_its_excursion() -> None:
     assert (excursions.state_dict()["left"][:500] == 0).all()
 
 
+def test_the_share_falls_to_nothing_over_the_run() -> None:
+    """Half way through the run it is half of what it was, and at its end nobody sets out any more."""
+    shares = []
+    for progress in (0.0, 0.5, 1.0, 1.1):
+        torch.manual_seed(0)
+        excursions = Excursions(400, [1, 2], 0.4, 10, "cpu")
+        excursions.anneal(progress)
+        own, over = torch.zeros(400, dtype=torch.int64), torch.zeros(400, dtype=torch.bool)
+        away = [excursions.take(EVERYBODY, own, over)[1] for _ in range(600)]
+        shares.append(torch.stack(away[100:]).float().mean().item())
+    assert shares == pytest.approx([0.4, 0.2, 0.0, 0.0], abs=0.01)
+
+
 def test_only_moves_are_walked() -> None:
     """The directions are the mission's moves, and without a share there are no excursions."""
     made = make_excursions(TrainerConfig(), ENV_INFO, 4, "cpu")
