@@ -12,7 +12,7 @@ HEAVY = {"torch", "mettagrid", "cogames", "pufferlib", "wandb"}  # each takes se
 
 GROUPS = {
     "device": "auto, cpu, cuda, mps",
-    "experiment": "notebook, smoke",
+    "experiment": "notebook, scout, scout_gpu, smoke",
     "mission": "aligner_tutorial, arena, machina_1, miner_tutorial, scout_tutorial, scrambler_tutorial",
     "model": "attention, cnn_lstm, conv, conv_memoryless",
     "optimizer": "adam, adamw, muon",

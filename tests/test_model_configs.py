@@ -95,12 +95,13 @@ REFUSED_KEYS = [
     (
         {"name": "conv", "cnn_features": 8},
         "model.cnn_features=8 is not a key in model; did you mean features? valid: conv_channels, embedding_size, "
-        "features, global_features, hidden_size, kernel_size, memory, name, options, stride, target",
+        "features, global_features, hidden_size, kernel_size, memory, name, options, stride, target, "
+        "turned_views",
     ),
     (
         {"name": "attention", "stride": 2},
         "model.stride=2 is not a key in model; valid: embedding_size, features, global_features, heads, hidden_size, "
-        "memory, name, options, target, token_features",
+        "memory, name, options, target, token_features, turned_views",
     ),
     (
         {"name": "cnn_lstm", "memory": "gru"},

@@ -89,7 +89,7 @@ def test_keys_of_a_network_of_ones_own_are_named() -> None:
 def test_a_long_name_ends_with_what_is_missing() -> None:
     """Of the 9 keys that the recipe notebook changes 2 fit in, and the others are counted, within 128 characters."""
     name = run_name(compose_experiment("experiment=notebook"))
-    start = "scout_tutorial cnn_lstm pufferl total_timesteps=100000 trainer.batch_size=4096 +7 more #"
+    start = "scout_tutorial cnn_lstm pufferl total_timesteps=100000 trainer.batch_size=4096 +8 more #"
     assert name.startswith(start)
     assert name.endswith(" seed=42")
     assert len(name) <= 128
