@@ -1,4 +1,4 @@
-"""Puts a trained scout into scout/pretrained: `python benchmarks/ship.py RUN_DIR [RUN_DIR of the seed's network]`.
+"""Puts a trained scout into scout/pretrained: `python benchmarks/ship.py RUN_DIR`.
 
 The weights alone of each run's best checkpoint, and README.md with the command, config, seed and commit that made it.
 """
