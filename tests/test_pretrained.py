@@ -13,7 +13,7 @@ from scout.pretrained import PRETRAINED
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_pretrained_scout_explores(name: str, tmp_path: Path) -> None:
-    """By its name it is found from any folder, and on two maps it earns plainly more than random moves, which earn 7."""
+    """By its name it is found from any folder, and on two maps it earns far more than random moves, which earn 7."""
     result = evaluate(EvaluationConfig(checkpoint=name, episodes=2), tmp_path)
     assert [episode["policy"] for episode in result.episodes] == [name, name]
     assert min(episode["return"] for episode in result.episodes) > 20
