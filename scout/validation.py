@@ -64,18 +64,24 @@ def unknown_key(schema: type[BaseModel], key: str, value: object = None, sibling
     `siblings` are the keys of the very group; without them, those of all groups that could stand there.
     """
     keys = ["experiment", *all_keys(schema)] if schema is Experiment else all_keys(schema)
-    prefix = key.rpartition(".")[0]
+    prefix, _, leaf = key.rpartition(".")
     shown = key if value is None else f"{key}={value}"
     if siblings is None:
         siblings = [name.removeprefix(f"{prefix}.") for name in keys if name.rpartition(".")[0] == prefix]
-        free = prefix in keys and not siblings  # free keys such as mission.rewards
-        if prefix and key in keys and not free and schema is Experiment:
+        known = prefix
+        while known and known not in keys:
+            known = known.rpartition(".")[0]
+        free = bool(known) and not any(name.startswith(f"{known}.") for name in keys)  # as mission.rewards is
+        whole = str(value).startswith("{")  # of several keys at once, one of which is not there
+        if prefix and key in keys and not free and not whole and schema is Experiment:
             return f"{shown} is a key of another option of {prefix}; `--cfg job` shows the keys of the chosen one"
         if key in keys or free:  # an optional group of evaluate.py, or free keys
-            composed = f"{shown} is not in the composed config"
-            return f"{composed}; `--cfg job` shows what is, and +{key}=VALUE adds it to {prefix}"
+            adds = f"+{key}.NAME=VALUE adds one to {key}" if whole else f"+{key}=VALUE adds it to {prefix}"
+            return f"{shown} is not in the composed config; `--cfg job` shows what is, and {adds}"
+        if known != prefix:
+            part = prefix.removeprefix(f"{known}.").partition(".")[0]
+            return unknown_key(schema, f"{known}.{part}" if known else part)
     where = f"in {prefix}" if prefix else "at the top level"
-    leaf = key.rpartition(".")[2]
     return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
 
 

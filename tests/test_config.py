@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from scout.config import Experiment
 from scout.evaluation_config import EvaluationConfig
+from scout.group import Group
 from scout.validation import unknown_key, validate
 
 # -- keys and values of their own --------------------------------------------------------------------------------------
@@ -43,6 +44,22 @@ def test_a_free_key_that_is_not_there_is_answered_with_how_to_add_it() -> None:
     message = unknown_key(Experiment, "mission.rewards.heart_gained")
     assert message.startswith("mission.rewards.heart_gained is not ")
     assert "+mission.rewards.heart_gained=VALUE" in message
+
+
+@pytest.mark.parametrize(
+    ("schema", "key", "value", "start"),
+    [
+        (Experiment, "mission.rewards", "{hearts: 2}", "mission.rewards={hearts: 2} is not in the composed config; "),
+        (EvaluationConfig, "mission.team.wealth", "0", "mission.team.wealth=0 is not in the composed config; "),
+        (Experiment, "vecenv.worker.timeout", "1", "vecenv.worker is not a key in vecenv; "),
+        (Experiment, "optimiser.learning_rate", "1", "optimiser is not a key at the top level; did you mean optimizer?"),
+    ],
+)
+def test_an_override_that_hydra_refuses_is_answered_where_it_goes_wrong(
+    schema: type[Group], key: str, value: str, start: str
+) -> None:
+    """Several free keys at once, a key of a group that is not chosen, and a key below one that does not exist."""
+    assert unknown_key(schema, key, value).startswith(start)
 
 
 @pytest.mark.parametrize(
