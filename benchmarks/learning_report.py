@@ -17,6 +17,7 @@ from scout.statistics import bootstrap_interval
 mpl.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 PICTURE = ROOT / "docs/learning.png"
 CELLS = 60 * 60  # of a map of scout_tutorial
@@ -128,6 +129,8 @@ def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
             )
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
         axes.set_ylim(0, 36)
     sides[0].set(xlabel="agent steps", ylabel="held-out return per agent")
