@@ -33,7 +33,7 @@ _AS_LONG = ["total_timesteps=1_000_000", "evaluation.every=250_000"]
 CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "scout": ("`experiment=scout`", ["experiment=scout"]),
     "default": ("the default", []),
-    "cnn_lstm": ("`experiment=scout`, the seed's network", ["experiment=scout", "model=cnn_lstm"]),
+    "cnn_lstm": ("the default, the seed's network, 1.5 M steps", ["model=cnn_lstm", "total_timesteps=1_500_000"]),
     "straight": ("the default without turned views", ["model.turned_views=false"]),
     "unscaled": ("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
     "plain": (
