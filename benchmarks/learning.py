@@ -36,10 +36,7 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "cnn_lstm": ("the default, the seed's network, 1.5 M steps", ["model=cnn_lstm", "total_timesteps=1_500_000"]),
     "straight": ("the default without turned views", ["model.turned_views=false"]),
     "unscaled": ("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
-    "plain": (
-        "the default in float32, by torch's own layers",
-        ["device.precision=float32", "device.fast_layers=false"],
-    ),
+    "no_excursions": ("the default without excursions", ["trainer.excursion_share=0"]),
     "stock": ("PuffeRL as shipped, the default's settings", ["trainer=pufferl"]),
     "seed": ("the seed's recipe", ["experiment=notebook", *_AS_LONG]),
 }

@@ -28,7 +28,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "cnn_lstm": ("#009e73", "--"),
     "straight": ("#e69f00", "-."),
     "unscaled": ("#cc79a7", (0, (1, 1))),
-    "plain": ("#56b4e9", "--"),
+    "no_excursions": ("#56b4e9", "--"),
     "stock": ("#000000", "--"),
     "seed": ("#777777", ":"),
 }

@@ -1,4 +1,4 @@
-"""Puts a trained scout into scout/pretrained: `python benchmarks/ship.py RUN_DIR`.
+"""Puts trained scouts into scout/pretrained: `python benchmarks/ship.py RUN_DIR RUN_DIR_OF_CNN_LSTM`.
 
 The weights alone of each run's best checkpoint, and README.md with the command, config, seed and commit that made it.
 """
@@ -38,7 +38,7 @@ def ship(run_dir: Path, name: str) -> str:
 
 def main(folders: list[str]) -> None:
     """Ships each run under the names of PRETRAINED, in their order."""
-    paragraphs = [ship(Path(folder), name) for folder, name in zip(folders, PRETRAINED, strict=False)]
+    paragraphs = [ship(Path(folder), name) for folder, name in zip(folders, PRETRAINED, strict=True)]
     readme = PRETRAINED["pretrained"].parent / "README.md"
     readme.write_text("# Trained scouts\n\n" + "\n\n".join(paragraphs) + "\n")
 
