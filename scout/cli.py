@@ -22,10 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
-from scout.resume import flat, run_of, unfinished_run, with_overrides
+from scout.resume import run_of, unfinished_run, with_overrides
 from scout.run_folder import load_experiment
 from scout.signals import Interrupted
-from scout.validation import unknown_key, validate
+from scout.validation import flat, unknown_key, validate
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import yaml
 from scout.config import Experiment
 from scout.evaluation_config import EvaluationConfig
 from scout.group import Group
-from scout.resume import flat
+from scout.validation import flat
 
 LONGEST = 128  # characters of a name in W&B
 _LONGEST_SEED = len(" seed=4294967295")

@@ -11,7 +11,7 @@ from scout.config import AUTO, Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, STATUS
 from scout.run_folder import is_running, load_experiment
-from scout.validation import validate
+from scout.validation import flat, validate
 
 _EPISODES = "its environments are in the middle of episodes"
 _FIXED = {
@@ -97,11 +97,3 @@ def _same(asked: Experiment, stored: Any) -> bool:
     if asked.device.precision == "auto":
         free.add("device.precision")
     return all(ours.get(key) == theirs.get(key) for key in {**ours, **theirs} if key not in free)
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested groups as dotted keys."""
-    found = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return found

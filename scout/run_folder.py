@@ -28,7 +28,7 @@ import yaml
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, METRICS, RETURN, STATUS, VERSIONS
-from scout.validation import validate
+from scout.validation import flat, validate
 
 log = logging.getLogger(__name__)
 
@@ -197,13 +197,20 @@ class RunFolder:
 
 
 def load_experiment(run_dir: Path) -> Experiment:
-    """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version."""
+    """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version.
+
+    A key that it lacks would take a default that the run was not trained with, so that does not fit either.
+    """
     path = run_dir / CONFIG
     if not path.is_file():
         raise ScoutError(f"{run_dir} has no {CONFIG}, so it is not a run folder: expected what train.py left behind")
     try:
         values = yaml.safe_load(path.read_text())
-        return validate(Experiment, values)
+        experiment = validate(Experiment, values)
+        lacking = sorted(flat(experiment.model_dump()).keys() - flat(values).keys())
+        if lacking:
+            raise ScoutError(f"{', '.join(lacking)}: missing; add what the run was trained with")
+        return experiment
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ScoutError) as error:
         raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
 

@@ -16,8 +16,8 @@ from scout.config import Experiment
 from scout.contestants import Contestant
 from scout.naming import setting
 from scout.report.sections import differing_keys, naming_keys, written
-from scout.resume import flat
 from scout.statistics import bootstrap_interval, improvement, interval, iqm, share_interval
+from scout.validation import flat
 
 log = logging.getLogger(__name__)
 

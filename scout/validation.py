@@ -100,3 +100,11 @@ def groups_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [group for part in get_args(annotation) for group in groups_of(part)]
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested groups as dotted keys."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found

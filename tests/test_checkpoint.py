@@ -223,6 +223,18 @@ def test_a_config_that_is_none_is_an_error_that_names_it(text: str | bytes, run_
         load_experiment(run_dir)
 
 
+def test_a_config_that_lacks_a_key_is_refused(run_dir: Path) -> None:
+    """A run of an older version never takes this one's default in silence, with which it was not trained."""
+    path = run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["model"]["hidden_size"], values["trainer"]["gamma"]
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(
+        ScoutError, match=r"config\.yaml .*\nmodel\.hidden_size, trainer\.gamma: missing; add what the run"
+    ):
+        load_experiment(run_dir)
+
+
 @pytest.mark.parametrize("contents", [[1, 2], {"epoch": 3}, {"model": 5}, {"model": {"a": 1}}, "weights"])
 def test_a_file_that_holds_no_weights_is_an_error_that_names_it(contents: Any, tmp_path: Path) -> None:
     """A file of torch that is not a network's is told as such."""

@@ -13,8 +13,8 @@ from scout.files import HELD_OUT, RETURN
 from scout.naming import WITHOUT_EFFECT, is_in
 from scout.references import Reference, references
 from scout.report.runs import Evaluation, Found, Run
-from scout.resume import flat
 from scout.statistics import bootstrap_interval
+from scout.validation import flat
 
 _WITHOUT_EFFECT = (*WITHOUT_EFFECT, "mission.name")
 _OPTIONS = ("model.name", "trainer.name")  # a group of keys of its own behind each name
