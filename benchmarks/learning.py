@@ -58,7 +58,8 @@ def make(name: str, seed: int) -> None:
         again = any((folder / CHECKPOINTS).glob("*.pt"))
         overrides = [f"resume={folder}"] if again else [*own, f"hydra.run.dir={folder}"]
         _script("train.py", *overrides, "wandb=disabled", "device.threads=1", "evaluation.film=false")
-    _script("evaluate.py", f"checkpoint={folder.relative_to(ROOT)}", f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged")
+    judged = [f"checkpoint={folder.relative_to(ROOT)}", f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged"]
+    _script("evaluate.py", *judged)
     (run,) = (run for run in read([folder]).runs)
     record.mkdir(parents=True, exist_ok=True)
     (record / EPISODES_CSV).write_bytes((folder / "judged" / EPISODES_CSV).read_bytes())
