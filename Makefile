@@ -61,7 +61,7 @@ lock: $(READY)
 docs: $(READY)
 	$(PYTHON) docs/make_configuration.py
 
-# Some hours; what is in benchmarks/learning.json already is not made again.
+# Some hours; what is in benchmarks/learning already is not made again.
 learning: $(READY)
 	$(PYTHON) benchmarks/learning.py $(ARGS)
 

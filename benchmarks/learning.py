@@ -13,6 +13,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ CONTENDERS: dict[str, tuple[str, list[str]]] = {
     "straight": ("the default without turned views", ["model.turned_views=false"]),
     "unscaled": ("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
     "no_excursions": ("the default without excursions", ["trainer.excursion_share=0"]),
-    "stock": ("PuffeRL as shipped, the default's settings", ["trainer=pufferl"]),
+    "stock": ("`trainer=pufferl`, else the default", ["trainer=pufferl"]),
     "seed": ("the seed's recipe", ["experiment=notebook", *_AS_LONG]),
 }
 BASELINES = [
@@ -56,6 +57,8 @@ def make(name: str, seed: int) -> None:
     own = [*CONTENDERS[name][1], f"seed={seed}"]
     if object_in(folder / STATUS).get("state") != "finished":
         again = any((folder / CHECKPOINTS).glob("*.pt"))
+        if not again:
+            shutil.rmtree(folder, ignore_errors=True)
         overrides = [f"resume={folder}"] if again else [*own, f"hydra.run.dir={folder}"]
         _script("train.py", *overrides, "wandb=disabled", "device.threads=1", "evaluation.film=false")
     judged = [f"checkpoint={folder.relative_to(ROOT)}", f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged"]

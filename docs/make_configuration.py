@@ -59,7 +59,7 @@ def _table(schema: type[BaseModel], prefix: str = "", base: type[BaseModel] | No
         if groups_of(field.annotation) or (base is not None and field.default == base.model_fields[name].default):
             continue
         default = _plain(field.default)
-        meaning = (field.description or "").replace("\n", " ")
+        meaning = " ".join((field.description or "").split())
         lines.append(f"| `{prefix}{name}` | `{default}` | {_valid(field)} | {meaning} |")
     return lines
 

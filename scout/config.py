@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 from scout import config_checks
 from scout.group import (
     Fraction,
+    Part,
     Group,
     Integer,
     NonNegative,
@@ -148,7 +149,7 @@ class TrainerConfig(Group):
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
-    excursion_share: Fraction = 0.15
+    excursion_share: Part = 0.15
     """Part of the steps in which agents walk straight on whatever the policy says, at first; it falls to 0 by the end.
 
     They teach nothing themselves, but where they lead does (scout/excursions.py)."""
@@ -167,8 +168,8 @@ class TrainerConfig(Group):
     def _fits(self) -> Self:
         if self.excursion_share == 0 and self.excursion_length != type(self).model_fields["excursion_length"].default:
             raise ValueError(
-                f"trainer.excursion_length={self.excursion_length} has no effect without excursions: "
-                "set trainer.excursion_share, or leave it out"
+                f"trainer.excursion_length={self.excursion_length} has no effect with trainer.excursion_share=0: "
+                f"set it to {type(self).model_fields['excursion_length'].default}"
             )
         for key in ("prio_alpha", "prio_beta0"):
             value = getattr(self, key)
@@ -190,7 +191,7 @@ class PufferlConfig(TrainerConfig):
     """PuffeRL always clamps rewards to +- 1."""
     normalize_rewards: bool = False
     """PuffeRL knows no normalization."""
-    excursion_share: Fraction = 0.0
+    excursion_share: Part = 0.0
     """PuffeRL knows no excursions."""
     carry_state: bool = False
     """PuffeRL begins each rollout without memory."""

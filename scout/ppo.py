@@ -231,7 +231,7 @@ class PPO(StockTrainer):
         # Up to 1, where the weights undo the draw's bias altogether; PuffeRL multiplies by prio_alpha, so never.
         progress = min(self.epoch / max(self.total_updates - 1, 1), 1.0)
         beta = config.prio_beta0 + (1 - config.prio_beta0) * progress
-        priorities = advantages.abs().sum(dim=1) ** config.prio_alpha
+        priorities = (advantages.abs() * self.counted).sum(dim=1) ** config.prio_alpha
         probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
         rows = torch.multinomial(probabilities, size)
         return rows, (self.segments * probabilities[rows, None]) ** -beta
@@ -319,6 +319,7 @@ class PPO(StockTrainer):
             logits, values = self._replay(rows[part])
             logprobs, entropy = categorical.look_back(logits, self.actions[rows[part]].flatten())
             log_ratio = logprobs.view(values.shape) - self.logprobs[rows[part]]
+            log_ratio = log_ratio.masked_fill(~counted[part], 0.0)  # else one that overflows would be 0 x inf below
             ratio = log_ratio.exp()
 
             advantage = advantages[part]
@@ -366,7 +367,8 @@ class PPO(StockTrainer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if name in state:  # else excursions begin with this resume
+                part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, RewardScale | Excursions]:
         """What keeps a state of its own from update to update."""

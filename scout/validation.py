@@ -1,7 +1,7 @@
 """From plain values to the typed schema, with one message for everything that is wrong."""
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -71,18 +71,30 @@ def unknown_key(schema: type[BaseModel], key: str, value: object = None, sibling
         known = prefix
         while known and known not in keys:
             known = known.rpartition(".")[0]
-        free = bool(known) and not any(name.startswith(f"{known}.") for name in keys)  # as mission.rewards is
+        free = _takes_any_key(schema, known.split("."))
         whole = str(value).startswith("{")  # of several keys at once, one of which is not there
         if prefix and key in keys and not free and not whole and schema is Experiment:
             return f"{shown} is a key of another option of {prefix}; `--cfg job` shows the keys of the chosen one"
         if key in keys or free:  # an optional group of evaluate.py, or free keys
             adds = f"+{key}.NAME=VALUE adds one to {key}" if whole else f"+{key}=VALUE adds it to {prefix}"
             return f"{shown} is not in the composed config; `--cfg job` shows what is, and {adds}"
+        if prefix in keys and not siblings:
+            return f"{shown} is not a key: {prefix} is a single value"
         if known != prefix:
             part = prefix.removeprefix(f"{known}.").partition(".")[0]
             return unknown_key(schema, f"{known}.{part}" if known else part)
     where = f"in {prefix}" if prefix else "at the top level"
     return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
+
+
+def _takes_any_key(schema: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether the key at this path is a dictionary, as mission.rewards is."""
+    field = schema.model_fields.get(path[0])
+    if field is None:
+        return False
+    if len(path) > 1:
+        return any(_takes_any_key(group, path[1:]) for group in groups_of(field.annotation))
+    return any(get_origin(kind) is dict for kind in (field.annotation, *get_args(field.annotation)))
 
 
 def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:

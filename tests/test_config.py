@@ -51,6 +51,7 @@ def test_a_free_key_that_is_not_there_is_answered_with_how_to_add_it() -> None:
     [
         (Experiment, "mission.rewards", "{hearts: 2}", "mission.rewards={hearts: 2} is not in the composed config; "),
         (EvaluationConfig, "mission.team.wealth", "0", "mission.team.wealth=0 is not in the composed config; "),
+        (Experiment, "trainer.gamma.x", "1", "trainer.gamma.x=1 is not a key: trainer.gamma is a single value"),
         (Experiment, "vecenv.worker.timeout", "1", "vecenv.worker is not a key in vecenv; "),
         (Experiment, "optimiser.learning_rate", "1", "optimiser is not a key at the top level; did you mean opt"),
     ],

@@ -1,4 +1,4 @@
-"""Excursions: how often and how long agents walk straight on, and that such steps teach nothing themselves."""
+"""Excursions: how often and how long agents walk straight on, and that their own steps are in no loss."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def walk(share: float, length: int, agents: int, steps: int) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize(("share", "length"), [(0.15, 60), (0.5, 7), (0.02, 1)])
 def test_the_share_and_the_length_are_those_of_the_keys(share: float, length: int) -> None:
-    """Over 400,000 steps the part that belongs to excursions is the share, and their mean length the length, to 5%."""
+    """Over 600,000 steps the part that is excursions is the share, to 5%, and their mean length the length, to 10%."""
     actions, away = walk(share, length, agents=400, steps=1500)
     late = away[500:]  # nobody is on an excursion at first
     assert late.float().mean().item() == pytest.approx(share, rel=0.05)

@@ -32,7 +32,7 @@ def a_rollout(**changes: Any) -> PPO:
 
 
 def losses_by_hand(trainer: PPO, advantages: Tensor) -> dict[str, float]:
-    """PPO's losses over the whole rollout, step by step, without the steps whose observation ended an episode."""
+    """PPO's losses over the whole rollout, step by step, without excursions and steps whose observation ended an episode."""
     config = trainer.experiment.trainer
     rows = torch.arange(trainer.segments)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def losses_by_hand(trainer: PPO, advantages: Tensor) -> dict[str, float]:
         (row, t)
         for row in rows.tolist()
         for t in range(16)
-        if not trainer.terminals[row, t] + trainer.truncations[row, t]
+        if not trainer.terminals[row, t] + trainer.truncations[row, t] and not trainer.excursion[row, t]
     ]
     mean = sum(float(advantages[step]) for step in steps) / len(steps)
     deviation = math.sqrt(sum((float(advantages[step]) - mean) ** 2 for step in steps) / (len(steps) - 1))
@@ -65,12 +65,16 @@ def losses_by_hand(trainer: PPO, advantages: Tensor) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("vf_clip_coef", [None, 0.001])
-def test_the_losses_equal_a_plain_twin(vf_clip_coef: float | None) -> None:
-    """Policy loss, value loss with and without a limit, entropy and clipped share, on a rollout with episode ends."""
+@pytest.mark.parametrize(("vf_clip_coef", "excursion_share"), [(None, 0.0), (0.001, 0.0), (None, 0.4)])
+def test_the_losses_equal_a_plain_twin(vf_clip_coef: float | None, excursion_share: float) -> None:
+    """Policy loss, value loss with and without a limit, entropy and clipped share, on a rollout with episode ends.
+
+    Excursions are in none of them.
+    """
     options = {**ONE_MINIBATCH["trainer"], "vf_clip_coef": vf_clip_coef, "normalize_rewards": False}
-    trainer = a_rollout(**LARGE_REWARDS, trainer=options)
+    trainer = a_rollout(**LARGE_REWARDS, trainer={**options, "excursion_share": excursion_share})
     assert trainer.ended.any()
+    assert trainer.excursion.any() == (excursion_share > 0)
     expected = losses_by_hand(trainer, trainer._advantages(trainer._rewards()))
     trainer.train()
     assert {name: trainer.losses[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -256,6 +260,7 @@ def test_replay_draws_segments_by_their_advantages_and_weighs_them_back() -> Non
     trainer = a_rollout(
         trainer={"minibatch_size": 32, "prioritized_replay": True, "prio_alpha": 1.0, "prio_beta0": 0.5}
     )
+    trainer.truncations.zero_()  # or steps whose observation ended an episode would not count
     advantages = torch.full((16, 16), 1 / 16)
     advantages[5] = 1.0  # priorities 1 and 16: probabilities 1/31 and 16/31
     drawn = torch.stack([trainer._draw(0, advantages)[0] for _ in range(200)])
@@ -265,3 +270,13 @@ def test_replay_draws_segments_by_their_advantages_and_weighs_them_back() -> Non
         rows, weights = trainer._draw(0, advantages)
         expected = [(16 * (16 if row == 5 else 1) / 31) ** -beta for row in rows.tolist()]
         assert weights.flatten().tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_replay_heeds_only_steps_that_are_learned_from() -> None:
+    """A segment whose large advantages all belong to an excursion is drawn no more often than others without any."""
+    trainer = a_rollout(trainer={"minibatch_size": 32, "prioritized_replay": True, "prio_alpha": 1.0})
+    advantages = torch.full((16, 16), 1 / 16)
+    advantages[5] = 1.0
+    trainer.excursion[5] = True
+    drawn = torch.stack([trainer._draw(0, advantages)[0] for _ in range(200)])
+    assert not (drawn == 5).any()

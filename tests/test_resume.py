@@ -125,6 +125,15 @@ def resumed(run_dir: Path, **changes: Any) -> Path:
     return train(experiment, run_dir, resumed=True).run_dir
 
 
+def test_excursions_can_begin_and_end_with_a_resume(unfinished: Path) -> None:
+    """A run without any goes on with some, and is made longer without again."""
+    resumed(unfinished, trainer={"excursion_share": 0.4, "excursion_length": 5})
+    assert newest_state(unfinished)["trainer"]["excursions"]["left"].any()
+    resumed(unfinished, total_timesteps=3 * 256, trainer={"excursion_share": 0.0, "excursion_length": 60})
+    assert "excursions" not in newest_state(unfinished)["trainer"]
+    assert [line["update"] for line in metrics_of(unfinished)] == [1, 2, 3]
+
+
 @pytest.mark.slow
 def test_kill_minus_9_at_any_moment_and_resume_auto_make_the_same_run(tmp_path: Path) -> None:
     """Killed three times from outside, while two worker processes play, the run equals one in a single process."""

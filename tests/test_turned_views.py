@@ -12,6 +12,8 @@ from scout.config import MissionConfig
 from scout.environment import evaluation_map_seed, with_map_seed
 from scout.errors import ScoutError
 from scout.mission import make_game
+from scout.model_config import AttentionConfig, ConvConfig
+from scout.models import make_model
 from scout.models.turned_views import TurnedViews
 from scout.observation import NO_CELL, PADDING
 
@@ -78,6 +80,29 @@ def test_a_walk_that_the_agents_see_alike_leads_them_apart() -> None:
     for side in ("east", "south", "west"):
         assert not ((tokens[..., 0] == NO_CELL) & (tokens[..., 1] == ID[f"lp:{side}"]) & (tokens[..., 2] > 0)).any()
     simulation.close()
+
+
+@pytest.mark.parametrize("config", [ConvConfig(hidden_size=16), AttentionConfig(hidden_size=16)])
+def test_a_network_sees_and_acts_in_the_turned_world(config: ConvConfig | AttentionConfig) -> None:
+    """What it says of agent 1's observation is what it says, with its views off, of the turned one, turned back."""
+    torch.manual_seed(0)
+    network = make_model(config, ENV_INFO)
+    given = observation(1, (NORTH, ID["tag"], 7), (EAST, ID["tag"], 8), (NO_CELL, ID["lp:east"], 3))
+    turned = observation(1, (0x51, ID["tag"], 7), (0x15, ID["tag"], 8), (NO_CELL, ID["lp:north"], 3))
+    with torch.no_grad():
+        logits, value = network(given)
+        network.views.turned = False
+        expected, expected_value = network(turned)
+        assert not torch.allclose(network(given)[0], expected)
+    from_own = {
+        "move_north": "move_west",
+        "move_west": "move_south",
+        "move_south": "move_east",
+        "move_east": "move_north",
+    }
+    for name, index in ACTIONS.items():
+        assert logits[0, index] == pytest.approx(expected[0, ACTIONS[from_own.get(name, name)]].item(), rel=1e-5)
+    torch.testing.assert_close(value, expected_value)
 
 
 def test_without_turned_views_nothing_is_touched() -> None:
