@@ -11,11 +11,11 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 from scout import config_checks
 from scout.group import (
     Fraction,
-    Part,
     Group,
     Integer,
     NonNegative,
     Number,
+    Part,
     Positive,
     PositiveNumber,
     chosen_by_name,

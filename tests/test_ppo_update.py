@@ -32,7 +32,7 @@ def a_rollout(**changes: Any) -> PPO:
 
 
 def losses_by_hand(trainer: PPO, advantages: Tensor) -> dict[str, float]:
-    """PPO's losses over the whole rollout, step by step, without excursions and steps whose observation ended an episode."""
+    """PPO's losses over the whole rollout, without excursions and steps whose observation ended an episode."""
     config = trainer.experiment.trainer
     rows = torch.arange(trainer.segments)
     with torch.no_grad():
