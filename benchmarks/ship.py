@@ -1,46 +1,45 @@
-"""Puts trained scouts into scout/pretrained: `python benchmarks/ship.py RUN_DIR RUN_DIR_OF_CNN_LSTM`.
+"""Puts trained scouts into scout/pretrained: `python benchmarks/ship.py default-1 cnn_lstm-1`.
 
-The weights alone of each run's best checkpoint, and README.md with the command, config, seed and commit that made it.
+The two are runs of `make learning`, whose folders lie in outputs/learning: one with its config, and one with the seed's
+network as a bare state_dict. The weights alone of their best checkpoints, and README.md with the command (which has the
+seed), commit and return of each.
 """
 
 import shutil
 import sys
-from pathlib import Path
 
 import torch
+from learning import RECORDS, RUNS
+from learning_report import read_episodes
 
 from scout.checkpoint import load_weights
-from scout.files import BEST, CHECKPOINTS, CONFIG
+from scout.files import BEST, CHECKPOINTS, CONFIG, EPISODES_CSV
 from scout.pretrained import PRETRAINED
 from scout.run_folder import object_in
 
 
-def ship(run_dir: Path, name: str) -> str:
+def ship(run: str, name: str) -> str:
     """Copies what is needed to play; returns the paragraph about it."""
-    weights, target = load_weights(str(run_dir)), PRETRAINED[name]
-    assert weights.experiment is not None
+    weights, target = load_weights(str(RUNS / run)), PRETRAINED[name]
     if target.suffix:
         torch.save(weights.state_dict, target)
     else:
         (target / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        shutil.copy(run_dir / CONFIG, target / CONFIG)
+        shutil.copy(RUNS / run / CONFIG, target / CONFIG)
         torch.save({"model": weights.state_dict, "agent_steps": weights.agent_steps}, target / CHECKPOINTS / BEST)
-    versions = object_in(run_dir / "versions.json")
-    commit = versions.get("git", {}).get("commit", "unknown")[:7]
-    command = " ".join(word for word in versions.get("command", []) if not word.startswith("hydra."))
+    about = object_in(RECORDS / run / "run.json")
+    returns = [episode["return"] for episode in read_episodes(RECORDS / run / EPISODES_CSV)]
     return (
-        f"`checkpoint={name}` is the best checkpoint, by its run's own held-out maps, of seed "
-        f"{weights.experiment.seed}, after {weights.agent_steps:,} agent steps of\n\n"
-        f"    python {command}\n\n"
-        f"at commit `{commit}`."
+        f"`checkpoint={name}` is the best checkpoint, by its run's own held-out maps, after {weights.agent_steps:,}\n"
+        f"agent steps of\n\n    {about['command']}\n\nat commit `{about['commit']}`: {sum(returns) / len(returns):.2f} per "
+        f"agent in {len(returns)} episodes on maps that it never saw."
     )
 
 
-def main(folders: list[str]) -> None:
+def main(runs: list[str]) -> None:
     """Ships each run under the names of PRETRAINED, in their order."""
-    paragraphs = [ship(Path(folder), name) for folder, name in zip(folders, PRETRAINED, strict=True)]
-    readme = PRETRAINED["pretrained"].parent / "README.md"
-    readme.write_text("# Trained scouts\n\n" + "\n\n".join(paragraphs) + "\n")
+    paragraphs = [ship(run, name) for run, name in zip(runs, PRETRAINED, strict=True)]
+    (PRETRAINED["pretrained"].parent / "README.md").write_text("# Trained scouts\n\n" + "\n\n".join(paragraphs) + "\n")
 
 
 if __name__ == "__main__":
