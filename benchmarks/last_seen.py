@@ -1,8 +1,8 @@
 """When a team saw the border and the inside of the map for the last time: `python benchmarks/last_seen.py`.
 
-The scout tutorial pays each look at an object for the time since the team saw it last, so that of all that an object ever
-paid only the step of the last look remains in a team's return. Plays whole episodes of the walker and of the scouts that
-come with the project, sampled, on the maps of evaluate.py, and writes the table of docs/results.md.
+The scout tutorial pays each look at an object for the time since the team saw it last: all that an object ever paid
+sums up to the step of the last look. Plays whole episodes of the walker and of the scouts that come with the project,
+sampled, on the maps of evaluate.py, and writes the table of docs/results.md.
 """
 
 import numpy as np
@@ -53,8 +53,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for name in ("walker", *PRETRAINED):
-        whom = {"policy": name} if name == "walker" else {"checkpoint": name}
-        (contestant,), _, game = make_contestants(EvaluationConfig(**whom))
+        whom = EvaluationConfig(policy=name) if name == "walker" else EvaluationConfig(checkpoint=name)
+        (contestant,), _, game = make_contestants(whom)
         watched, returns = [], []
         for episode in range(EPISODES):
             watched.append(LastSeen())

@@ -98,7 +98,8 @@ def seeds_table(runs: dict[str, list[list[Episode]]]) -> str:
             low, high = bootstrap_interval(returns) or (returns[0], returns[0])
             cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
         cells += [""] * (len(SEEDS) - len(cells))
-        rows.append([CONTENDERS[name][0], *cells, f"`{about(name, found_seeds(name)[0])['commit']}`"])
+        commits = dict.fromkeys(f"`{about(name, seed)['commit']}`" for seed in found_seeds(name))
+        rows.append([CONTENDERS[name][0], *cells, " ".join(commits)])
     return markdown(["", *(f"seed {seed}" for seed in SEEDS), "commit"], rows)
 
 

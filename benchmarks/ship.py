@@ -29,10 +29,11 @@ def ship(run: str, name: str) -> str:
         torch.save({"model": weights.state_dict, "agent_steps": weights.agent_steps}, target / CHECKPOINTS / BEST)
     about = object_in(RECORDS / run / "run.json")
     returns = [episode["return"] for episode in read_episodes(RECORDS / run / EPISODES_CSV)]
+    mean = sum(returns) / len(returns)
     return (
         f"`checkpoint={name}` is the best checkpoint, by its run's own held-out maps, after {weights.agent_steps:,}\n"
-        f"agent steps of\n\n    {about['command']}\n\nat commit `{about['commit']}`: {sum(returns) / len(returns):.2f} per "
-        f"agent in {len(returns)} episodes on maps that it never saw."
+        f"agent steps of\n\n    {about['command']}\n\n"
+        f"at commit `{about['commit']}`: {mean:.2f} per agent in {len(returns)} episodes on maps that it never saw."
     )
 
 
