@@ -111,8 +111,8 @@ def numbered_checkpoints(run_dir: Path) -> list[Path]:
 def load_weights(location: str) -> Weights:
     """Weights from a run folder (its best checkpoint, else its last), a checkpoint of one, or a bare state_dict.
 
-    `pretrained` names the scout that comes with the project. Raises ScoutError when nothing is there, or when the file
-    is damaged or something else.
+    `pretrained` and `pretrained/cnn_lstm` name the scouts that come with the project. Raises ScoutError when nothing is
+    there, or when the file is damaged or something else.
     """
     path = path_of(location)
     try:

@@ -13,7 +13,9 @@ class EvaluationConfig(Group):
     """All of one evaluation: what is judged (`checkpoint`, `policy` or `policies`), where, and how long."""
 
     checkpoint: str | None = None
-    """Run folder, checkpoint file, bare state_dict such as the seed notebook's; or pretrained, which is shipped."""
+    """Run folder, checkpoint file, or bare state_dict such as the seed notebook's; pretrained is shipped.
+
+    So is pretrained/cnn_lstm, which has the seed's network."""
     policy: str | None = None
     """A baseline instead of a checkpoint: random, noop, walker, or cogames/NAME for a policy that cogames ships."""
     policies: list[str] = []

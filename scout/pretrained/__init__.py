@@ -8,6 +8,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).resolve().parent
 PRETRAINED: dict[str, Path] = {
     "pretrained": _FOLDER / "scout",  # a run folder with nothing but its config and its best checkpoint
+    "pretrained/cnn_lstm": _FOLDER / "cnn_lstm.pt",  # the seed's network, as a bare state_dict
 }
 
 
