@@ -128,9 +128,13 @@ def resumed(run_dir: Path, **changes: Any) -> Path:
 def test_excursions_can_begin_and_end_with_a_resume(unfinished: Path) -> None:
     """A run without any goes on with some, and is made longer without again."""
     resumed(unfinished, trainer={"excursion_share": 0.4, "excursion_length": 5})
-    assert newest_state(unfinished)["trainer"]["excursions"]["left"].any()
+    with_some = newest_state(unfinished)
+    assert with_some is not None
+    assert with_some["trainer"]["excursions"]["left"].any()
     resumed(unfinished, total_timesteps=3 * 256, trainer={"excursion_share": 0.0, "excursion_length": 60})
-    assert "excursions" not in newest_state(unfinished)["trainer"]
+    without = newest_state(unfinished)
+    assert without is not None
+    assert "excursions" not in without["trainer"]
     assert [line["update"] for line in metrics_of(unfinished)] == [1, 2, 3]
 
 

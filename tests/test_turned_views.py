@@ -13,7 +13,8 @@ from scout.environment import evaluation_map_seed, with_map_seed
 from scout.errors import ScoutError
 from scout.mission import make_game
 from scout.model_config import AttentionConfig, ConvConfig
-from scout.models import make_model
+from scout.models.attention import Attention
+from scout.models.conv import Conv
 from scout.models.turned_views import TurnedViews
 from scout.observation import NO_CELL, PADDING
 
@@ -82,11 +83,11 @@ def test_a_walk_that_the_agents_see_alike_leads_them_apart() -> None:
     simulation.close()
 
 
-@pytest.mark.parametrize("config", [ConvConfig(hidden_size=16), AttentionConfig(hidden_size=16)])
-def test_a_network_sees_and_acts_in_the_turned_world(config: ConvConfig | AttentionConfig) -> None:
+@pytest.mark.parametrize(
+    "network", [Conv(ENV_INFO, ConvConfig()), Attention(ENV_INFO, AttentionConfig())], ids=["conv", "attention"]
+)
+def test_a_network_sees_and_acts_in_the_turned_world(network: Conv | Attention) -> None:
     """What it says of agent 1's observation is what it says, with its views off, of the turned one, turned back."""
-    torch.manual_seed(0)
-    network = make_model(config, ENV_INFO)
     given = observation(1, (NORTH, ID["tag"], 7), (EAST, ID["tag"], 8), (NO_CELL, ID["lp:east"], 3))
     turned = observation(1, (0x51, ID["tag"], 7), (0x15, ID["tag"], 8), (NO_CELL, ID["lp:north"], 3))
     with torch.no_grad():
