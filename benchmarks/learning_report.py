@@ -69,7 +69,7 @@ def policies_table(runs: dict[str, list[list[Episode]]], baselines: dict[str, li
             np.mean([sum(e[k] for k in keys) for e in episodes])
             for keys in (("moves", "failed_moves"), ("failed_moves",))
         )
-        minutes = "" if name is None else f"{np.median([about(name, s)['minutes'] for s in found_seeds(name)]):.0f}"
+        minutes = "" if name is None else f"{np.median([about(name, s)['minutes'] for s in found_seeds(name)]):.1f}"
         steps = "" if name is None else f"{about(name, found_seeds(name)[0])['agent_steps'] / 1e6:.1f} M"
         rows.append(
             [

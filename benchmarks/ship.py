@@ -33,7 +33,8 @@ def ship(run: str, name: str) -> str:
     return (
         f"`checkpoint={name}` is the best checkpoint, by its run's own held-out maps, after {weights.agent_steps:,}\n"
         f"agent steps of\n\n    {about['command']}\n\n"
-        f"at commit `{about['commit']}`: {mean:.2f} per agent in {len(returns)} episodes on maps that it never saw."
+        f"at commit `{about['commit']}`: {mean:.2f} per agent in {len(returns)} episodes on maps that it never saw. "
+        "What other seeds of the same come to is in docs/results.md."
     )
 
 
