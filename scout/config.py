@@ -15,9 +15,9 @@ from scout.group import (
     Integer,
     NonNegative,
     Number,
-    Part,
     Positive,
     PositiveNumber,
+    Share,
     chosen_by_name,
 )
 from scout.model_config import ConvConfig, Model
@@ -149,8 +149,8 @@ class TrainerConfig(Group):
     """Rewards are clamped to +- this much; null leaves them alone. PuffeRL always clamps to 1."""
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the discounted return so far, before the clamp. PuffeRL does not."""
-    excursion_share: Part = 0.15
-    """Part of the steps in which agents walk straight on whatever the policy says, at first; it falls to 0 by the end.
+    excursion_share: Share = 0.15
+    """Share of the steps in which agents walk straight on whatever the policy says, at first; it falls to 0 by the end.
 
     They teach nothing themselves, but where they lead does (scout/excursions.py)."""
     excursion_length: Positive = 60
@@ -191,7 +191,7 @@ class PufferlConfig(TrainerConfig):
     """PuffeRL always clamps rewards to +- 1."""
     normalize_rewards: bool = False
     """PuffeRL knows no normalization."""
-    excursion_share: Part = 0.0
+    excursion_share: Share = 0.0
     """PuffeRL knows no excursions."""
     carry_state: bool = False
     """PuffeRL begins each rollout without memory."""

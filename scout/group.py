@@ -16,7 +16,8 @@ Positive = Annotated[Integer, Field(ge=1, le=2**62)]
 Size = Annotated[Integer, Field(ge=1, le=2**16)]
 """Of a layer; whether all layers fit into memory is estimated before they are made."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""Of something of which a part must remain."""
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 """Fits into float32, in which everything is computed."""
 NonNegative = Annotated[Number, Field(ge=0)]
