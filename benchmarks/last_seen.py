@@ -18,7 +18,6 @@ from scout.seen import SeenCells
 
 EPISODES = 8
 BORDER = 5  # cells: the map's walls are as thick
-SIGHT = 5  # cells to each side
 
 
 class LastSeen:
@@ -35,9 +34,9 @@ class LastSeen:
             self.objects = np.zeros(self.last.shape, dtype=bool)
             for thing in simulation.grid_objects().values():
                 self.objects[thing["r"], thing["c"]] |= "agent_id" not in thing
+        self.cells.cells[:] = False  # so that it tells what is seen now
         self.cells.look()
-        for row, column in self.cells.places:
-            self.last[max(row - SIGHT, 0) : row + SIGHT + 1, max(column - SIGHT, 0) : column + SIGHT + 1] = self.step
+        self.last[self.cells.cells] = self.step
         self.step += 1
 
     def means(self) -> list[float]:

@@ -21,9 +21,11 @@ from scout.advantages import Timeline, generalized_advantages
 from scout.config import Experiment
 from scout.device import to_device
 from scout.excursions import Excursions
+from scout.losses import policy_losses, value_losses
 from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
 from scout.reward_scale import RewardScale
+from scout.sequences import cut_at_ends
 from scout.trainer import STATE, StockTrainer, diverged
 
 
@@ -116,7 +118,6 @@ class PPO(StockTrainer):
         outcome = self._outcome(reward, terminal, truncation)
         if self.excursions is not None:
             action, self.excursion[rows, t] = self.excursions.take(agents, action, over=outcome[1] + outcome[2] > 0)
-            logprob, _ = categorical.look_back(logits, action)
         self.observations[rows, t] = tokens.to(self.observations.device)
         self.vecenv.send(action.int().cpu().numpy())  # which may write over all that arrived
         self.actions[rows, t] = action
@@ -240,28 +241,18 @@ class PPO(StockTrainer):
         """Logits [M x T, actions] and values [M, T] of some segments, from the states that they were played with.
 
         The state begins anew where an episode ended, so what follows in a segment is run as a sequence of its own,
-        beside the others and padded at its end to their length, a multiple of a quarter of the segment's, so that there
-        are few lengths for the device to prepare its kernels for. PuffeRL starts every segment from zero and never
-        resets, so that it trains another policy than the one that acted.
+        beside the others. PuffeRL starts every segment from zero and never resets, so that it trains another policy
+        than the one that acted.
         """
-        ended = self.ended[rows]
-        segments, horizon = ended.shape
-        begins = torch.zeros_like(ended)
-        begins[:, 0], begins[:, 1:] = True, ended[:, :-1]
-        segment, first = begins.nonzero(as_tuple=True)  # of each sequence
-        step = torch.arange(horizon, device=rows.device)
-        longest = int(torch.diff(segment * horizon + first, append=first.new_tensor([begins.numel()])).max())
-        quarter = max(horizon // 4, 1)
-        length = min(-(-longest // quarter) * quarter, horizon)
-        taken = (first.unsqueeze(1) + step[:length]).clamp(max=horizon - 1)
-        state = {key: self.initial_states[key][rows[segment]] * (first == 0).unsqueeze(1) for key in STATE}
-        at = rows[segment].unsqueeze(1).to(self.observations.device), taken.to(self.observations.device)
+        cut = cut_at_ends(self.ended[rows])
+        played = rows[cut.segment]
+        state = {key: self.initial_states[key][played] * (cut.first == 0).unsqueeze(1) for key in STATE}
+        at = played.unsqueeze(1).to(self.observations.device), cut.steps.to(self.observations.device)
         with self._autocast():
             logits, values = self.policy(self.observations[at].to(self.config["device"], non_blocking=True), state)
-        logits, values = logits.float().view(len(segment), length, -1), values.float().view(len(segment), length)
-        if len(segment) > segments:
-            sequence = begins.flatten().cumsum(0).view(segments, horizon) - 1  # which one each step is in
-            logits, values = (part[sequence, step - first[sequence]] for part in (logits, values))
+        logits, values = logits.float().view(*cut.steps.shape, -1), values.float().view(cut.steps.shape)
+        if len(played) > len(rows):
+            logits, values = cut.back(logits), cut.back(values)
         return logits.flatten(0, 1), values
 
     # -- update ------------------------------------------------------------------------------------------------------
@@ -321,19 +312,9 @@ class PPO(StockTrainer):
             log_ratio = logprobs.view(values.shape) - self.logprobs[rows[part]]
             log_ratio = log_ratio.masked_fill(~counted[part], 0.0)  # else one that overflows would be 0 x inf below
             ratio = log_ratio.exp()
-
-            advantage = advantages[part]
-            policy_loss = torch.max(
-                -advantage * ratio, -advantage * ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
-            )
-            value_loss = (values - returns[part]) ** 2
-            if config.vf_clip_coef is not None:
-                change = (values - acted_values[part]).clamp(-config.vf_clip_coef, config.vf_clip_coef)
-                value_loss = torch.max(value_loss, (acted_values[part] + change - returns[part]) ** 2)
-
             terms = {
-                "policy_loss": policy_loss,
-                "value_loss": 0.5 * value_loss,
+                "policy_loss": policy_losses(ratio, advantages[part], config.clip_coef),
+                "value_loss": value_losses(values, acted_values[part], returns[part], config.vf_clip_coef),
                 "entropy": entropy.view(values.shape),
                 "old_approx_kl": -log_ratio,
                 "approx_kl": ratio - 1 - log_ratio,

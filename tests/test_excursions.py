@@ -96,7 +96,7 @@ def a_rollout() -> PPO:
 
 
 def test_what_is_stored_is_what_was_played() -> None:
-    """The stored action of such a step is the move, its probability the policy's, and no final observation is one."""
+    """The stored action of such a step is the move, its ratio in an update 1, and no final observation is one."""
     trainer = a_rollout()
     away = trainer.excursion
     assert 0.2 < away.float().mean() < 0.6

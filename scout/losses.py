@@ -1,0 +1,24 @@
+"""PPO's losses of single steps."""
+
+import torch
+from torch import Tensor
+
+
+def policy_losses(ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
+    """The worse of the whole and the clipped objective, of probability ratios and advantages float32 [M, T] each.
+
+    Source: Schulman et al., 2017, "Proximal policy optimization algorithms", equation 7.
+    """
+    return torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip_coef, 1 + clip_coef))
+
+
+def value_losses(values: Tensor, acted_values: Tensor, returns: Tensor, clip_coef: float | None) -> Tensor:
+    """Half the squared error, float32 [M, T]; with a `clip_coef` the worse of it and that of a value held near the old.
+
+    The old one is the value that the policy acted with.
+    """
+    losses = (values - returns) ** 2
+    if clip_coef is not None:
+        change = (values - acted_values).clamp(-clip_coef, clip_coef)
+        losses = torch.max(losses, (acted_values + change - returns) ** 2)
+    return 0.5 * losses
