@@ -15,13 +15,13 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 @hydra.main(config_path=CONF, config_name="train", version_base="1.3")
 @cli.job
 def main(cfg: DictConfig) -> float | None:
-    """Returns the mean return per agent of the run's last episodes, which a sweeper maximises."""
+    """Returns what runs are compared by: the last value of the metric `sweep.objective`; None when it has none."""
     experiment, run_dir, resumed = cli.experiment_of(cfg)
     check_machine(experiment)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not
 
-    return train(experiment, run_dir, resumed).episode_return
+    return train(experiment, run_dir, resumed, cli.hopeless()).objective
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import sys
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,13 +26,17 @@ from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
 from scout.resume import run_of, unfinished_run, with_overrides
-from scout.run_folder import load_experiment
+from scout.run_folder import is_running, load_experiment
 from scout.signals import Interrupted
 from scout.validation import flat, unknown_key, validate
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+
+# The launchers' files in conf/ have the names of their packages' own, so that they are checked against them.
+warnings.filterwarnings("ignore", message=r"(?s).*is validated against ConfigStore schema with the same name")
+OmegaConf.register_new_resolver("scout.name_or", lambda name, time: name or time, replace=True)
 
 
 def load[Schema: Group](schema: type[Schema], cfg: DictConfig) -> Schema:
@@ -58,7 +65,11 @@ def experiment_of(cfg: DictConfig) -> tuple[Experiment, Path, bool]:
     composed = {str(key): value for key, value in values.items()}
     match composed.get("resume"):
         case None:
-            return validate(Experiment, composed), output_dir, False
+            asked = validate(Experiment, composed)
+            if config.mode != RunMode.MULTIRUN or run_of(asked, output_dir)[0] is None:
+                return asked, output_dir, False
+            _wait_for(output_dir)  # a job of a sweep that was called again, or that a scheduler started again
+            return load_experiment(output_dir), output_dir, True
         case "auto":
             asked = validate(Experiment, composed)
             sweep = config.mode == RunMode.MULTIRUN
@@ -75,6 +86,25 @@ def experiment_of(cfg: DictConfig) -> tuple[Experiment, Path, bool]:
             experiment = with_overrides(run_dir, composed, _overridden_keys(list(config.overrides.task)))
     _log_into(run_dir, output_dir)
     return experiment, run_dir, True
+
+
+def _wait_for(run_dir: Path) -> None:
+    """Returns when no other process trains a run: one of a sweep that was killed may, on another machine."""
+    if is_running(run_dir):
+        log.info("%s is being trained by another process: waiting for it", run_dir)
+        while is_running(run_dir):
+            time.sleep(1)
+
+
+def hopeless() -> Callable[[int, float], bool] | None:
+    """For a job that is a trial of an Optuna study: whether to give it up after an evaluation. None for any other."""
+    config = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN or "pruner" not in config.sweeper:
+        return None
+    from scout.study import hopeless_in
+
+    folder = Path(config.runtime.output_dir)
+    return hopeless_in(folder.parent, int(folder.name), instantiate(config.sweeper.pruner))
 
 
 def _overridden_keys(overrides: list[str]) -> list[str]:
@@ -202,8 +232,14 @@ def _message(error: Exception, schema: type[Group], arguments: Sequence[str]) ->
         wrong = [line for line in arguments if line.partition("=")[0].lstrip("+~") in groups]
         return f"{' '.join(wrong)} is not valid: a group takes the name of one of its options; --help lists them"
     found = re.match(r"Could not override '([^']+)'", str(error))
+    if found and found.group(1).startswith("hydra."):
+        group = found.group(1).rpartition(".")[0]
+        return f"{found.group(1)} is not a key here; `--cfg hydra -p {group}` shows those there are"
     if found:
         key = found.group(1)
         values = [argument.partition("=")[2] for argument in arguments if argument.partition("=")[0] == key]
         return unknown_key(schema, key, *values[:1])
-    return str(error) if cause is None else f"{error}\n{cause}"
+    text = str(error).partition("\nConfig search path:")[0]
+    if "'hydra/launcher/" in text:
+        text += "\njoblib is in the extra joblib, the others in the extra slurm; `make setup` installs all extras"
+    return text if cause is None else f"{text}\n{cause}"

@@ -302,6 +302,13 @@ class HeldOutConfig(Group):
     """Film one of those episodes when the run ends, into its folder and to W&B."""
 
 
+class SweepConfig(Group):
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] | None = None
+    """Folder of a sweep under multirun/, where the same command goes on with what is missing; null is the time."""
+    objective: str = "evaluation/return"
+    """Metric whose last value a run returns to its sweep, and by which the sweep's summary is ordered."""
+
+
 class Experiment(Group):
     """All of one training run. Build it in Python, or compose it from conf/ and call `validate`."""
 
@@ -324,6 +331,7 @@ class Experiment(Group):
     vecenv: VecenvConfig = VecenvConfig()
     device: DeviceConfig = DeviceConfig()
     wandb: WandbConfig = WandbConfig()
+    sweep: SweepConfig = SweepConfig()
 
     @property
     def total_agents(self) -> int:

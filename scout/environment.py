@@ -116,7 +116,7 @@ def serve_the_parent(process: int) -> None:  # once in each process: forked ones
 
     A terminal's Ctrl-C and a scheduler's signals reach workers too, which the trainer ends in order.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

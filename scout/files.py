@@ -5,6 +5,10 @@ AUTOTUNE = "autotune.json"
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
 EPISODES, EPISODES_CSV, SUMMARY = "episodes.json", "episodes.csv", "summary.json"  # an evaluation's
 FILM = "film.mp4"
+ENDED = ("finished", "pruned")  # states of a run in which nothing is left to do
+SWEEP = "multirun.yaml"  # Hydra's, in the folder of a sweep
+JOBS, SWEEP_LOCK, STUDY = "jobs.json", "sweep.lock", "study.log"
+SUMMARY_CSV, SUMMARY_PAGE = "summary.csv", "summary.html"
 RETURN, HELD_OUT = (
     "environment/episode_return",
     "evaluation/return",

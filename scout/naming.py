@@ -19,7 +19,7 @@ _LONGEST_WORD = 60
 
 _OPTIONS = ("mission", "model", "trainer", "optimizer", "vecenv")  # groups of which one option is chosen, by its name
 WITHOUT_EFFECT = (
-    *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb", "device.threads"),
+    *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb", "sweep", "device.threads"),
     *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
 )
 """Keys and groups that change neither what a run learns, but for chance, nor how."""

@@ -9,7 +9,7 @@ import yaml
 
 from scout.config import AUTO, Experiment
 from scout.errors import ScoutError
-from scout.files import CONFIG, STATUS
+from scout.files import CONFIG, ENDED, STATUS
 from scout.run_folder import is_running, load_experiment
 from scout.validation import flat, validate
 
@@ -73,7 +73,7 @@ def unfinished_run(asked: Experiment, folders: Iterable[Path]) -> Path | None:
     candidates = []
     for folder in folders:
         state, started = run_of(asked, folder)
-        if state not in (None, "finished") and not is_running(folder):
+        if state not in (None, *ENDED) and not is_running(folder):
             candidates.append((started, folder))
     return max(candidates)[1] if candidates else None
 
@@ -82,16 +82,19 @@ def run_of(asked: Experiment, folder: Path) -> tuple[str | None, str]:
     """State and start of a folder's run of the same config; None where there is no such run."""
     try:
         status = json.loads((folder / STATUS).read_text())
-        same = _same(asked, yaml.safe_load((folder / CONFIG).read_text()))
+        same = is_same(asked, flat(yaml.safe_load((folder / CONFIG).read_text())))
         return (str(status["state"]), str(status["started"])) if same else (None, "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return None, ""
 
 
-def _same(asked: Experiment, stored: Any) -> bool:
-    """Whether a stored config is what was asked for; what is left to the machine (`auto`) has been chosen in it."""
-    ours, theirs = flat(asked.model_dump()), flat(stored)
-    free = {"resume"}
+def is_same(asked: Experiment, theirs: dict[str, Any]) -> bool:
+    """Whether a stored config, as dotted keys, is what was asked for.
+
+    What is left to the machine (`auto`) has been chosen in it.
+    """
+    ours = flat(asked.model_dump())
+    free = {"resume", *(key for key in {**ours, **theirs} if key.startswith("sweep."))}
     if asked.vecenv.num_envs == AUTO:
         free |= {"vecenv.num_envs", "device.threads"}
     if asked.device.precision == "auto":

@@ -28,6 +28,8 @@ import yaml
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, METRICS, RETURN, STATUS, VERSIONS
+from scout.naming import WITHOUT_EFFECT, is_in
+from scout.objective import objective_in
 from scout.validation import flat, validate
 
 log = logging.getLogger(__name__)
@@ -127,6 +129,11 @@ class RunFolder:
         found = [json.loads(line)[RETURN] for line in self._lines() if f'"{RETURN}"'.encode() in line]
         return [value for value in found if value is not None]
 
+    def objective(self, metric: str) -> float | None:
+        """The last value of a metric; None where it has none."""
+        found = objective_in(self._lines(), metric)
+        return None if found is None else found.value
+
     def in_last_update(self, key: str) -> float | None:
         """The value of a metric in the last update; None where it was not logged there."""
         lines = self._lines()
@@ -199,7 +206,8 @@ class RunFolder:
 def load_experiment(run_dir: Path) -> Experiment:
     """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version.
 
-    A key that it lacks would take a default that the run was not trained with, so that does not fit either.
+    A key that it lacks would take a default that the run was not trained with, so that does not fit either, unless the
+    key has no effect on what is learned.
     """
     path = run_dir / CONFIG
     if not path.is_file():
@@ -208,6 +216,7 @@ def load_experiment(run_dir: Path) -> Experiment:
         values = yaml.safe_load(path.read_text())
         experiment = validate(Experiment, values)
         lacking = sorted(flat(experiment.model_dump()).keys() - flat(values).keys())
+        lacking = [key for key in lacking if key == "seed" or not is_in(key, WITHOUT_EFFECT)]
         if lacking:
             raise ScoutError(f"{', '.join(lacking)}: missing; add what the run was trained with")
         return experiment

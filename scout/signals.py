@@ -1,4 +1,4 @@
-"""What a running training does when it is told to stop: Ctrl-C, a scheduler's SIGTERM, and its warning SIGUSR1."""
+"""What a running training does when it is told to stop: Ctrl-C, a scheduler's SIGTERM, and its warnings."""
 
 import logging
 import os
@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
@@ -25,8 +27,12 @@ class Interrupted(BaseException):
 class Signals:
     """A context manager that notes signals, for the loop to act on between two updates.
 
-    SIGINT and SIGTERM set `stop`, SIGUSR1 sets `checkpoint`. A second SIGINT leaves at once, with exit code 130. Where
-    Python allows no handlers, in threads other than the main one, nothing is noted.
+    SIGINT, SIGTERM and SIGUSR2 set `stop`, SIGUSR1 sets `checkpoint`. A second SIGINT leaves at once, with exit code
+    130. Where Python allows no handlers, in threads other than the main one, nothing is noted.
+
+    submitit has handlers of its own in the jobs that it starts. It announces a preemption by SIGUSR2: once the run has
+    stopped that is handed on to its handler, which asks for the job to be started again. SIGTERM, which may come before
+    that and which it passes over, is then a reason for a checkpoint alone.
     """
 
     def __init__(self) -> None:
@@ -36,16 +42,18 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            for number in NUMBERS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.stop == signal.SIGUSR2 and callable(self._before.get(self.stop)):
+            self._before[self.stop](self.stop, None)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGUSR1:
+        if number == signal.SIGUSR1 or (number == signal.SIGTERM and callable(self._before[number])):
             self.checkpoint = True
         elif number == signal.SIGINT and self.stop is not None:
             if sys.stderr.isatty():

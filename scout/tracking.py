@@ -14,7 +14,7 @@ from scout import naming
 from scout.config import Experiment, WandbConfig
 from scout.errors import ScoutError
 from scout.evaluation_config import EvaluationConfig
-from scout.files import RETURN
+from scout.files import ENDED, RETURN, SWEEP
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,6 @@ START_SECONDS = 30  # after which a server that does not answer is given up, and
 FINISH_SECONDS, INTERRUPTED_SECONDS = 60, 5  # how long it may hold up the end of a run
 
 BEST_RETURN = "environment/best_episode_return"
-SWEEP = "multirun.yaml"  # Hydra's file in the folder of a sweep
 
 given_up: list[threading.Thread] = []  # threads that still wait for W&B, long after their run has ended
 
@@ -131,10 +130,10 @@ class Tracker:
             self._calls.put(call)
 
     def finish(self, state: str) -> None:
-        """Closes the run, as failed unless the state is `finished`; gives up after a while, or soon if interrupted."""
+        """Closes the run, as failed unless it came to its end; gives up after a while, or soon if interrupted."""
         if self._thread is None:
             return
-        self._calls.put(lambda run: run.finish(exit_code=0 if state == "finished" else 1))
+        self._calls.put(lambda run: run.finish(exit_code=0 if state in ENDED else 1))
         self._calls.put(None)
         patience = INTERRUPTED_SECONDS if state == "interrupted" else START_SECONDS + FINISH_SECONDS
         self._thread.join(patience)

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from scout.checkpoint import (
 )
 from scout.config import AUTO, Experiment
 from scout.device import make_device, settled
-from scout.files import FILM
+from scout.files import FILM, HELD_OUT
 from scout.held_out import HeldOut
 from scout.mission import make_game
 from scout.progress import TrainingProgress
@@ -45,20 +46,35 @@ class TrainingResult:
     agent_steps: int
     episode_return: float | None
     """Mean return per agent of the whole episodes that ended last; None when none did."""
+    objective: float | None
+    """The last value of the metric `sweep.objective`; None when it has none."""
 
 
-def train(experiment: Experiment, run_dir: Path, resumed: bool = False) -> TrainingResult:
+class Pruned(Exception):
+    """The run's sweep gave it up."""
+
+
+Hopeless = Callable[[int, float], bool]
+"""Whether to give a run up after an evaluation, of that number (from 1) and that held-out return."""
+
+
+def train(
+    experiment: Experiment, run_dir: Path, resumed: bool = False, hopeless: Hopeless | None = None
+) -> TrainingResult:
     """Trains, and leaves a complete run folder at `run_dir`; `resumed`, the run in that folder goes on.
 
     A resumed run has the experiment given here: what differs from its own is reported, and refused where it cannot
-    change. Raises ScoutError for what the user can mend, and Interrupted when a signal ended the run. Whatever ends it,
-    its state, its metrics and W&B's run are closed, and no worker process stays behind.
+    change. One that is `hopeless` ends early, as pruned. Raises ScoutError for what the user can mend, and Interrupted
+    when a signal ended the run. Whatever ends it, its state, its metrics and W&B's run are closed, and no worker
+    process stays behind.
     """
     with naming_keys_when_out_of_memory(), Signals() as signals:
-        return _train(experiment, run_dir, resumed, signals)
+        return _train(experiment, run_dir, resumed, signals, hopeless)
 
 
-def _train(experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals) -> TrainingResult:
+def _train(
+    experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals, hopeless: Hopeless | None
+) -> TrainingResult:
     folder = RunFolder.of(run_dir) if resumed else RunFolder(run_dir)
     changed = changes(load_experiment(run_dir), experiment) if resumed else []
     state = newest_state(run_dir) if resumed else None
@@ -67,9 +83,9 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool, signals: Signal
             "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
             *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
         )
-        returns = folder.returns()
+        result = _result(experiment, folder, state["agent_steps"])
         folder.close_finished(state["agent_steps"])
-        return TrainingResult(run_dir, numbered_checkpoints(run_dir)[-1], state["agent_steps"], (returns or [None])[-1])
+        return result
     device = make_device(experiment.device)
     experiment = settled(experiment, device)
     game = make_game(experiment.mission)
@@ -86,13 +102,18 @@ def _train(experiment: Experiment, run_dir: Path, resumed: bool, signals: Signal
     parameters = sum(parameter.numel() for parameter in network.parameters())
     log.info("Network: %s, %s parameters, %s", type(network).__name__, f"{parameters:,}", experiment.device.precision)
     try:
-        return _run(experiment, trainer, folder, signals, changed if resumed else None)
+        return _run(experiment, trainer, folder, signals, changed if resumed else None, hopeless)
     finally:
         trainer.close()
 
 
 def _run(
-    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, signals: Signals, changed: list[str] | None
+    experiment: Experiment,
+    trainer: StockTrainer,
+    folder: RunFolder,
+    signals: Signals,
+    changed: list[str] | None,
+    hopeless: Hopeless | None,
 ) -> TrainingResult:
     """The run proper: whatever ends it, status.json and W&B say how. `changed`: what differs in a run that goes on."""
     tracker = Tracker(experiment, folder.path, folder.wandb_id)
@@ -108,8 +129,12 @@ def _run(
             for change in changed:
                 log.info("Changed: %s", change)
         log.info("Run folder: %s", _relative(folder.path))
-        result = _loop(experiment, trainer, folder, tracker, signals)
-        state = "finished"
+        _loop(experiment, trainer, folder, tracker, signals, hopeless)
+        state, result = "finished", _result(experiment, folder, trainer.global_step)
+    except Pruned as error:
+        state, reason, result = "pruned", str(error), _result(experiment, folder, trainer.global_step)
+        log.info("Pruned after %s agent steps: %s", f"{trainer.global_step:,}", reason)
+        return result
     except (Interrupted, KeyboardInterrupt) as error:
         state, reason = "interrupted", str(error) or "SIGINT"
         log.info(
@@ -127,8 +152,13 @@ def _run(
 
 
 def _loop(
-    experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, signals: Signals
-) -> TrainingResult:
+    experiment: Experiment,
+    trainer: StockTrainer,
+    folder: RunFolder,
+    tracker: Tracker,
+    signals: Signals,
+    hopeless: Hopeless | None,
+) -> None:
     def save(before_rollout: dict[str, Any] | None = None) -> None:
         folder.sync()
         state = whole_state(trainer, before_rollout)
@@ -160,14 +190,21 @@ def _loop(
                 save()
             if judged:
                 held_out.keep_best()
+                number, value = trainer.global_step // (experiment.evaluation.every or 1), metrics[HELD_OUT]
+                if hopeless is not None and not finished and hopeless(number, value):
+                    raise Pruned(f"evaluation {number} gave {value:.2f}, which its sweep took for hopeless")
     tracker.log_checkpoint(load_weights(str(folder.path)).path)
     if experiment.evaluation.film:
         log.info("Filming an episode")
         film = held_out.film()
         if film is not None:
             tracker.log_film(film)
-    checkpoint = numbered_checkpoints(folder.path)[-1]
-    return TrainingResult(folder.path, checkpoint, trainer.global_step, (folder.returns() or [None])[-1])
+
+
+def _result(experiment: Experiment, folder: RunFolder, agent_steps: int) -> TrainingResult:
+    checkpoint, last_return = numbered_checkpoints(folder.path)[-1], (folder.returns() or [None])[-1]
+    objective = folder.objective(experiment.sweep.objective)
+    return TrainingResult(folder.path, checkpoint, agent_steps, last_return, objective)
 
 
 def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:

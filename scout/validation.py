@@ -32,6 +32,8 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
             return f"{key}={value} is not valid: expected a group of keys"
         case "union_tag_invalid":
             return f"{key}.name={problem['ctx']['tag']} is not valid: expected one of {problem['ctx']['expected_tags']}"
+        case "string_pattern_mismatch":
+            return f"{key}={value} is not valid: expected letters, digits, _, - and ., the first of them no - or ."
         case "missing":
             return f"{key} is missing: set it"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("List should have ")

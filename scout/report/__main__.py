@@ -5,17 +5,15 @@ import csv
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from scout.errors import ScoutError
-from scout.report.content import header, runs_csv, section_parts
-from scout.report.page import Html, element, page
+from scout.report.content import all_sections, header, runs_csv
+from scout.report.page import page
 from scout.report.runs import Found, read
 from scout.report.sections import sections_of
-from scout.report.style import drawing
 
 PAGE, PICTURES, RUNS = "index.html", "pictures", "runs.csv"
 
@@ -68,14 +66,7 @@ def write_report(found: Found, output: Path, overwrite: bool, command: str, made
         # What is no text, such as the name of a folder in another encoding, is shown by its numbers.
         with (output / RUNS).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             csv.writer(file).writerows(runs_csv(sections))
-        body = list(header(found, command, made))
-        if len(sections) > 1:
-            links = (element("a", each.title, href=f"#mission{number}") for number, each in enumerate(sections, 1))
-            body.append(element("p", Html(f"Missions: {', '.join(links)}")))
-        with drawing(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks, of a lone value on an axis
-            for number, section in enumerate(sections, start=1):
-                body += section_parts(section, number, output)
+        body = [*header(found, command, made), *all_sections(sections, output)]
         (output / PAGE).write_text(page("Training report", body), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         reason = f"{error.filename or output} cannot be written ({error.strerror})"

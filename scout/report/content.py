@@ -1,6 +1,7 @@
 """What the page says: of all runs, and of one mission in pictures with captions and tables."""
 
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from scout.report.page import Html, element, picture, table
 from scout.report.pictures import MOST_SINGLE_RUNS, diagnostics_picture, learning_curves, seconds_picture, speed_picture
 from scout.report.runs import FINAL_PART, STATES, Evaluation, Found, Run
 from scout.report.sections import Section, written
-from scout.report.style import MOST_COLOURED, STYLES
+from scout.report.style import MOST_COLOURED, STYLES, drawing
 from scout.statistics import bootstrap_interval, iqm
 
 MOST_ROWS_SHOWN = 30
@@ -52,6 +53,17 @@ def header(found: Found, command: str, made: datetime) -> Iterator[Html]:
         yield evaluations_table(elsewhere)
 
 
+def all_sections(sections: Sequence[Section], folder: Path) -> Iterator[Html]:
+    """The HTML of all sections, with links to them where there are several; pictures also in `folder`/pictures."""
+    if len(sections) > 1:
+        links = (element("a", each.title, href=f"#mission{number}") for number, each in enumerate(sections, 1))
+        yield element("p", Html(f"Missions: {', '.join(links)}"))
+    with drawing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of letters that the font lacks, of a lone value on an axis
+        for number, section in enumerate(sections, start=1):
+            yield from section_parts(section, number, folder)
+
+
 def section_parts(section: Section, number: int, folder: Path) -> Iterator[Html]:
     """The section's HTML; its pictures are also written into `folder`/pictures."""
     mission = section.mission
@@ -79,7 +91,7 @@ def evaluations_table(evaluations: Sequence[Evaluation]) -> Html:
     rows = []
     for evaluation in evaluations:
         for policy, returns in evaluation.returns.items():
-            numbers = (_number(float(np.mean(returns))), _interval(bootstrap_interval(returns)))
+            numbers = (number_of(float(np.mean(returns))), interval_of(bootstrap_interval(returns)))
             rows.append((policy, str(len(returns)), *numbers, evaluation.name))
     return table(("policy", "episodes", "return", "95% interval", "folder"), rows)
 
@@ -106,7 +118,7 @@ def _pictures(section: Section, prefix: Path) -> Iterator[Html]:
     by_steps, by_minutes = learning_curves(section, "steps"), learning_curves(section, "minutes")
     if by_steps is None:
         yield element("p", "No whole episode has ended, so there is no return to draw.")
-    alt = f"Return per agent, a line for each config; highest at the end: {groups[0].name}, {_number(groups[0].mean)}"
+    alt = f"Return per agent, a line for each config; highest at the end: {groups[0].name}, {number_of(groups[0].mean)}"
     yield _side_by_side(
         picture(by_steps, at("return_by_steps"), f"{alt}; against agent steps", _learning_caption(section)),
         picture(by_minutes, at("return_by_minutes"), f"{alt}; against minutes", _MINUTES),
@@ -159,16 +171,16 @@ def _final_table(section: Section) -> Html:
         if len(finals) == 1 and section.held_out and points is not None:
             interval = (points.low[-1], points.high[-1])
         cells = (
-            *(group.name, _number(group.mean), _interval(interval), _number(max(run.best for run in group.runs))),
-            _number(float(iqm(finals)) if len(finals) >= 4 else np.nan),
-            *(_states(group.runs), _number(max(run.steps[-1:].sum() for run in counted), 0)),
-            _number(float(np.mean([run.minutes[-1:].sum() for run in counted])), 1),
-            _number(float(np.median([run.speed for run in counted])), 0),
-            _number(max(run.memory for run in group.runs), 0),
+            *(group.name, number_of(group.mean), interval_of(interval), number_of(max(run.best for run in group.runs))),
+            number_of(float(iqm(finals)) if len(finals) >= 4 else np.nan),
+            *(_states(group.runs), number_of(max(run.steps[-1:].sum() for run in counted), 0)),
+            number_of(float(np.mean([run.minutes[-1:].sum() for run in counted])), 1),
+            number_of(float(np.median([run.speed for run in counted])), 0),
+            number_of(max(run.memory for run in group.runs), 0),
         )
         lines.append((group.mean, cells))
     for name, reference in section.references.items():
-        numbers = (_number(reference.mean), _interval((reference.low, reference.high)))
+        numbers = (number_of(reference.mean), interval_of((reference.low, reference.high)))
         lines.append((reference.mean, (name, *numbers, "", "", f"{reference.episodes} episodes", *[""] * 4)))
     columns = ("config", "final", "95% interval", "best", "IQM", "runs", "agent steps", "minutes", "steps/s", "MB")
     return table(columns, [cells for _, cells in sorted(lines, key=lambda line: -line[0])])
@@ -188,7 +200,9 @@ def _run_row(run: Run, held_out: bool, folder: Path) -> tuple[str, ...]:
     film = ""
     if (run.path / FILM).is_file():
         film = element("a", "film", href=quote(Path(os.path.relpath(run.path / FILM, folder.resolve())).as_posix()))
-    numbers = [_number(number, digits) for number, digits in zip(_numbers(run, held_out), (0, 2, 2, 1, 0), strict=True)]
+    numbers = [
+        number_of(number, digits) for number, digits in zip(_numbers(run, held_out), (0, 2, 2, 1, 0), strict=True)
+    ]
     return run.name, str(run.experiment.seed), run.state, *numbers, film, "; ".join(notes)
 
 
@@ -201,12 +215,14 @@ def _states(runs: Sequence[Run]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def _number(value: float, digits: int = 2) -> str:
+def number_of(value: float, digits: int = 2) -> str:
+    """As a table shows it; - for what is not known."""
     return f"{value:,.{digits}f}" if np.isfinite(value) else "-"
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}"
+def interval_of(interval: tuple[float, float] | None) -> str:
+    """As a table shows it; - for none."""
+    return "-" if interval is None else f"{number_of(interval[0])} to {number_of(interval[1])}"
 
 
 _RETURNS = (

@@ -21,7 +21,7 @@ from scout.files import CHECKPOINTS, CONFIG, EPISODES, HELD_OUT, METRICS, RETURN
 from scout.run_folder import is_running, load_experiment, object_in
 from scout.validation import validate
 
-STATES = ("finished", "running", "interrupted", "failed", "killed", "unknown")
+STATES = ("finished", "pruned", "running", "interrupted", "failed", "killed", "unknown")
 FINAL_PART = 0.1
 """The last part of the training episodes, whose mean return is final where nothing was held out."""
 _KEPT = ("agent_steps", "environment/episode", "evaluation/", "losses/", "performance/")  # the page shows no others
