@@ -90,9 +90,7 @@ def _outcome(folder: SweepFolder, name: str, metric: str) -> tuple[Any, float | 
     if state == "finished" and found is not None:
         return TrialState.COMPLETE, found.value
     if state == "finished":
-        log.error(
-            "Trial %s: sweep.objective=%s is no metric of the run: metrics.jsonl has those there are", name, metric
-        )
+        log.error("Trial %s: its metrics.jsonl has no %s, which sweep.objective asks for", name, metric)
     return TrialState.FAIL, None
 
 

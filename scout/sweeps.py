@@ -9,12 +9,15 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
+import psutil
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -108,12 +111,47 @@ class Sweep:
             config.hydra.launcher.n_jobs = min(at_once if at_once > 0 else os.cpu_count() or 1, len(waiting))
         launcher = Plugins.instance().instantiate_launcher(self._context, self._task, config)
         jobs = [[*folder.jobs[name], f"hydra.sweep.subdir={name}"] for name in waiting]
-        try:
-            launcher.launch(jobs, initial_job_idx=int(waiting[0]))
-        except Exception as error:  # of a job whose process was killed; the others go on
-            log.error("%s", str(error).strip().splitlines()[0] if str(error) else type(error).__name__)
-            while any(is_running(folder.path / name) for name in waiting):
-                time.sleep(1)
+        with _patience(self.config.hydra.runtime.choices["hydra/launcher"]):
+            try:
+                launcher.launch(jobs, initial_job_idx=int(waiting[0]))
+            except Exception as error:  # of a job whose process was killed; the others go on
+                log.error("%s", str(error).strip().splitlines()[0] if str(error) else type(error).__name__)
+                while any(is_running(folder.path / name) for name in waiting):
+                    time.sleep(1)
+
+
+@contextmanager
+def _patience(launcher: str) -> Iterator[None]:
+    """Lets the processes in which jobs run end in order before a first SIGINT or SIGTERM ends the sweep.
+
+    A terminal sends its Ctrl-C to them too. joblib would kill them at once. Jobs in this process act on signals
+    themselves, and those of SLURM go on without the sweep.
+    """
+    if launcher in ("basic", "submitit_slurm"):
+        yield
+        return
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        log.info(
+            "%s: the jobs end, with a checkpoint each; once more, and they are killed", signal.Signals(number).name
+        )
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            sys.exit(128 + received[0])
 
 
 def check_launcher(name: str) -> None:

@@ -16,6 +16,7 @@ GROUPS = {
     "mission": "aligner_tutorial, arena, machina_1, miner_tutorial, scout_tutorial, scrambler_tutorial",
     "model": "attention, cnn_lstm, conv, conv_memoryless",
     "optimizer": "adam, adamw, muon",
+    "sweep": "grid, optuna, seeds, values",
     "trainer": "ppo, pufferl",
     "vecenv": "multiprocessing, serial",
     "wandb": "disabled, offline, online",

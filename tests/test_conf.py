@@ -95,11 +95,13 @@ def compose_evaluation(*overrides: str) -> EvaluationConfig:
 
 def test_the_folders_of_conf_are_the_groups_of_the_schema() -> None:
     """Each group that is chosen by option has a folder with at least one option, and each folder is such a group."""
-    groups = {"device", "experiment", "mission", "model", "optimizer", "trainer", "vecenv", "wandb"}
+    groups = {"device", "experiment", "mission", "model", "optimizer", "sweep", "trainer", "vecenv", "wandb"}
     assert {group for group, _ in OPTIONS} == groups
 
 
-@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group != "experiment"])
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group, option in OPTIONS if group not in ("experiment", "sweep")]
+)
 def test_an_option_alone_is_a_valid_experiment(group: str, option: str) -> None:
     """`python train.py group=option` passes every check, and the option is the one that its file is named after."""
     chosen = getattr(compose_experiment(f"{group}={option}"), group)
@@ -113,6 +115,17 @@ def test_an_option_alone_is_a_valid_experiment(group: str, option: str) -> None:
 def test_an_experiment_alone_is_valid(option: str) -> None:
     """`python train.py experiment=option` passes every check and differs from the defaults."""
     assert compose_experiment(f"experiment={option}") != Experiment()
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "sweep"])
+def test_a_ready_sweep_is_one_word_and_sweeps_over_keys_that_there_are(option: str) -> None:
+    """`python train.py sweep=option` is valid, needs no -m but for `values`, and its keys are those of train.py."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"sweep={option}"], return_hydra_config=True)
+    assert (cfg.hydra.mode is None) == (option == "values")
+    assert [key for key in cfg.hydra.sweeper.params if key not in all_keys(Experiment)] == []
+    assert bool(cfg.hydra.sweeper.params) == (option != "values")
+    assert compose_experiment(f"sweep={option}").sweep.objective == "evaluation/return"
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "mission"])
@@ -301,7 +314,12 @@ def test_every_key_of_a_training_run_is_read() -> None:
     Three exceptions: model.options are read by a network of one's own alone, resume is read before the config is
     checked (cli.py), and the trainer's hyperparameters go to PuffeRL as a dictionary, see below.
     """
-    elsewhere = {"model.options", "resume", *(f"trainer.{name}" for name in type(Experiment().trainer).model_fields)}
+    elsewhere = {
+        "sweep.name",
+        "model.options",
+        "resume",
+        *(f"trainer.{name}" for name in type(Experiment().trainer).model_fields),
+    }
     assert leaves(Experiment) - read_as_attributes(Experiment) - elsewhere == set()
 
 

@@ -27,8 +27,7 @@ from scout.sweep_folder import SweepFolder
 
 log = logging.getLogger(__name__)
 
-_NOT_STARTED, _WAITING = "failed", "not begun"
-_DATE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+_DATED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,21 @@ def rows_of(folder: SweepFolder, found: Found, metric: str, minimize: bool) -> l
 def _row(folder: Path, overrides: list[str], run: Run | None, metric: str) -> Row:
     if run is None:
         logs = [line for path in folder.glob("*.log") for line in path.read_text(errors="replace").splitlines()]
-        error = _DATE.sub("", logs[-1]) if logs else ""
-        return Row(folder.name, overrides, _NOT_STARTED if logs else _WAITING, None, 0.0, error)
+        return Row(folder.name, overrides, "failed" if logs else "not begun", None, 0.0, _last_error(logs))
     error = run.reason.splitlines()[-1] if run.reason and run.state != "finished" else ""
     minutes = float(run.minutes[-1:].sum())
     return Row(folder.name, overrides, run.state, objective_of(folder, metric), minutes, error)
+
+
+def _last_error(lines: Sequence[str]) -> str:
+    """The last line of the last error in a log, without its date; of the log where there is none."""
+    level, last, error = "", "", ""
+    for line in lines:
+        dated = _DATED.match(line)
+        level = dated.group(1) if dated else level
+        last = _DATED.sub("", line)
+        error = last if level == "ERROR" else error
+    return error or last
 
 
 def terminal_table(rows: Sequence[Row], metric: str) -> Table:
