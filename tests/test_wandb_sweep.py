@@ -158,10 +158,15 @@ def test_every_parameter_of_the_file_is_a_key_of_train_py(end: int) -> None:
     assert experiment.total_timesteps // experiment.evaluation.every == SHIPPED["early_terminate"]["max_iter"]
 
 
+@pytest.fixture(scope="module")
+def stopped(sweep: Callable[..., Sweep]) -> Sweep:
+    """A sweep of which the server stopped both trials after their first return."""
+    return sweep(TRIALS, "total_timesteps=1e8", stops=True)
+
+
 @pytest.mark.slow
-def test_a_trial_that_the_server_stops_ends_in_order(sweep: Callable[..., Sweep]) -> None:
-    """The agent's SIGTERM leaves a checkpoint and exit code 143; W&B has what was logged, and the agent goes on."""
-    stopped = sweep(TRIALS, "total_timesteps=1e8", stops=True)
+def test_a_trial_that_the_server_stops_ends_in_order(stopped: Sweep) -> None:
+    """The agent's SIGTERM leaves a checkpoint of the last update, W&B has all that was logged, the agent goes on."""
     assert stopped.agent.returncode == 0, stopped.agent.stderr
     assert len(stopped.run_dirs) == len(TRIALS)
     for run_dir, run in zip(stopped.run_dirs, stopped.server.runs.values(), strict=True):
@@ -171,6 +176,21 @@ def test_a_trial_that_the_server_stops_ends_in_order(sweep: Callable[..., Sweep]
         assert numbered_checkpoints(run_dir)[-1].stem == f"{update:06}"
         assert run.history[-1]["update"] == update
         assert run.exit_code == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_is_resumed_in_its_own_run(stopped: Sweep, tmp_path: Path) -> None:
+    """Outside of the agent, with nothing but the run folder, the same run of the same project goes on to its end."""
+    run_dir, (run_id, run) = stopped.run_dirs[-1], [*stopped.server.runs.items()][-1]
+    done_before, requests_before = metrics_of(run_dir)[-1], len(run.made)
+    keys = [f"resume={run_dir}", f"total_timesteps={done_before['agent_steps'] + 256}"]
+    done = run_script("train.py", *keys, env=environment_of(tmp_path, **stopped.server.variables))
+    assert done.returncode == 0, done.stderr
+    assert [*stopped.server.runs] == [*TRIALS]
+    made = run.made[requests_before]
+    assert (made["name"], made["entity"], made["project"]) == (run_id, ENTITY, PROJECT)
+    assert run.history[-1]["update"] == done_before["update"] + 1
+    assert run.exit_code == 0
 
 
 def test_a_run_that_is_stopped_on_the_servers_page_ends_in_order(tmp_path: Path) -> None:
