@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import platform
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from scout.errors import ScoutError
 from scout.files import CONFIG, METRICS, RETURN, STATUS, VERSIONS
 from scout.naming import WITHOUT_EFFECT, is_in
 from scout.objective import objective_in
+from scout.tracking import new_id
 from scout.validation import flat, validate
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RunFolder:
         """
         self.path = path
         self._metrics: BinaryIO | None = None
-        self._status: dict[str, Any] = {"state": "running", "started": _now(), "wandb_id": secrets.token_hex(4)}
+        self._status: dict[str, Any] = {"state": "running", "started": _now(), "wandb_id": new_id()}
         if (path / STATUS).exists():
             raise ScoutError(
                 f"{path} already holds a run: choose another folder with hydra.run.dir=DIR, "
@@ -66,7 +66,7 @@ class RunFolder:
         folder = cls.__new__(cls)
         folder.path, folder._metrics = path, None
         with folder._writing():
-            folder._status = {"started": _now(), "wandb_id": secrets.token_hex(4), **object_in(path / STATUS)}
+            folder._status = {"started": _now(), "wandb_id": new_id(), **object_in(path / STATUS)}
             folder._open_metrics()
         before, now = object_in(path / VERSIONS).get("packages", {}), versions()["packages"]
         changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]

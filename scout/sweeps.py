@@ -138,9 +138,8 @@ def _patience(launcher: str) -> Iterator[None]:
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
-        log.info(
-            "%s: the jobs end, with a checkpoint each; once more, and they are killed", signal.Signals(number).name
-        )
+        name = signal.Signals(number).name
+        log.info("%s: the jobs end, with a checkpoint each; a second one kills them", name)
         for each, handler in before.items():
             signal.signal(each, handler)
 

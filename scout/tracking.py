@@ -3,8 +3,10 @@
 import importlib
 import logging
 import math
+import os
 import queue
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,11 +28,19 @@ BEST_RETURN = "environment/best_episode_return"
 given_up: list[threading.Thread] = []  # threads that still wait for W&B, long after their run has ended
 
 
+def new_id() -> str:
+    """An id for a new W&B run: in a sweep of W&B's server the one that waits for this process, else a random one."""
+    return (os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")) or secrets.token_hex(4)
+
+
 class Tracker:
     """One W&B run, of a training or an evaluation, or nothing with wandb=disabled.
 
     A thread of its own speaks with W&B, so that a slow server never holds up the work. A run that cannot begin
     online is recorded offline, from its first update on.
+
+    In a sweep of W&B's server the run is the one that its agent was told to make: there `wandb.init` itself puts the
+    agent's id, project and entity in place of those given here, and the swept values, by their names, into the config.
 
     The summary has the last value of each metric, and the best of `environment/episode_return`. W&B's own
     `summary="max"` forgets what was before a resume.
@@ -58,7 +68,7 @@ class Tracker:
                     "wandb=online needs a key: run `wandb login`, set WANDB_API_KEY, or take wandb=offline"
                 )
             self._arguments = {
-                "id": run_id or secrets.token_hex(4),
+                "id": run_id or new_id(),
                 "resume": "allow",
                 "dir": run_dir,
                 "project": config.project,
@@ -72,6 +82,7 @@ class Tracker:
                     finish_timeout_raises=False,
                     console="off",
                     silent=True,
+                    stop_fn=_stop,
                 ),
             }
             run = self._begin(wandb, "offline") if config.mode == "offline" else None
@@ -150,7 +161,8 @@ class Tracker:
             run = run or self._begin(wandb, "online")
         except Exception as error:
             instead = "this run is recorded offline, `wandb sync` sends it later"
-            try:  # the id is in use by the attempt that failed
+            try:  # the id is in use by the attempt that failed, and in a sweep W&B would take no other
+                wandb.setup().settings.sweep_id = None
                 run = self._begin(wandb, "offline", f"{self._arguments['id']}-offline")
             except Exception as another:
                 instead = f"nor can it record offline ({another}); the run's folder has everything"
@@ -184,6 +196,14 @@ def _described(job: Experiment | EvaluationConfig, tags: Sequence[str]) -> dict[
         kind, name, tags = "evaluate", naming.evaluation_name(job), [*tags, *job.wandb.tags]
         config = {"evaluation": job.model_dump()}
     return {"job_type": kind, "name": name, "tags": list(dict.fromkeys(tags)), "config": config}
+
+
+def _stop() -> None:
+    """Ends the run in order, when W&B's server says so: by its page, or because a sweep has no use for it.
+
+    W&B would send SIGINT. A sweep's agent sends SIGTERM as well, and a second signal that is SIGINT ends a run at once.
+    """
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _sweep(run_dir: Path) -> str | None:
