@@ -11,6 +11,7 @@ import pytest
 from conftest import run_script, wait_until
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from test_sweeps import begin, has_checkpoint, status_of, summary_of
 
@@ -126,7 +127,7 @@ def test_a_run_that_goes_on_may_make_an_evaluation_again(tmp_path: Path) -> None
 
 
 def _storage(folder: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.log")))
+    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.log")))
 
 
 # -- what is searched --------------------------------------------------------------------------------------------------

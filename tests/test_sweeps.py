@@ -103,7 +103,7 @@ def test_the_summary_is_shown_when_the_sweep_ends_and_is_a_page_too(calls: Calls
     """The terminal has the table; summary.html has it too, with the curves of the runs."""
     lines = calls.first.stdout.splitlines()
     assert next(line.split() for line in lines if "overrides" in line) == [
-        *("job", "overrides", "status", "held-out", "95%", "time")
+        *("folder", "overrides", "status", "held-out", "95%", "time")
     ]
     assert [line.split()[:3] for line in lines if "difficulty=" in line] == [
         ["0", "difficulty=easy", "finished"],

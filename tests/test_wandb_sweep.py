@@ -99,6 +99,7 @@ def finished(sweep: Callable[..., Sweep]) -> Sweep:
     return sweep(TRIALS, "total_timesteps=512")
 
 
+@pytest.mark.slow
 def test_the_shipped_file_makes_a_sweep_and_names_the_second_command(finished: Sweep) -> None:
     """`wandb sweep` sends conf/wandb_sweep.yaml as it is, and says which `wandb agent` to start."""
     assert finished.made.returncode == 0, finished.made.stderr
@@ -108,6 +109,7 @@ def test_the_shipped_file_makes_a_sweep_and_names_the_second_command(finished: S
     assert {**sent, "command": sent["command"][:length]} == SHIPPED
 
 
+@pytest.mark.slow
 def test_each_trial_trains_what_the_server_chose(finished: Sweep) -> None:
     """The agent ends well, and each run folder's config has the trial's values, to the last digit, and its project."""
     assert finished.agent.returncode == 0, finished.agent.stderr
@@ -119,6 +121,7 @@ def test_each_trial_trains_what_the_server_chose(finished: Sweep) -> None:
         assert (config["wandb.entity"], config["wandb.project"]) == (ENTITY, PROJECT)
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_the_server_waits_for(finished: Sweep) -> None:
     """The server knows of no other runs than those it handed out; the run folders have their ids, for a resume."""
     ids = [json.loads((run_dir / "status.json").read_text())["wandb_id"] for run_dir in finished.run_dirs]
@@ -127,6 +130,7 @@ def test_each_trial_is_the_run_that_the_server_waits_for(finished: Sweep) -> Non
         assert {(made["entity"], made["project"], made["sweep"]) for made in run.made[:1]} == {(ENTITY, PROJECT, SWEEP)}
 
 
+@pytest.mark.slow
 def test_the_metric_of_the_sweep_arrives_at_the_server(finished: Sweep) -> None:
     """Each row that a run logged is there under the name that the file maximises, and the run ends with exit code 0."""
     metric = SHIPPED["metric"]["name"]
@@ -137,6 +141,7 @@ def test_the_metric_of_the_sweep_arrives_at_the_server(finished: Sweep) -> None:
         assert run.exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_servers_config_has_the_swept_values_beside_the_experiment(finished: Sweep) -> None:
     """They have the sweep's names, so that `model` is a name there and the whole network lies under `experiment`."""
     for run_dir, (run_id, trial) in zip(finished.run_dirs, TRIALS.items(), strict=True):
@@ -193,6 +198,7 @@ def test_a_stopped_trial_is_resumed_in_its_own_run(stopped: Sweep, tmp_path: Pat
     assert run.exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_on_the_servers_page_ends_in_order(tmp_path: Path) -> None:
     """What W&B itself does to a stopped run is as a SIGTERM: a checkpoint, and exit code 143."""
     program = (
@@ -213,6 +219,7 @@ def test_a_run_that_is_stopped_on_the_servers_page_ends_in_order(tmp_path: Path)
     assert numbered_checkpoints(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_trial_whose_server_is_gone_is_recorded_offline(tmp_path: Path) -> None:
     """In a sweep, too, a server that has gone costs the run nothing: its updates are in a record to be synced."""
     program = (

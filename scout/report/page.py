@@ -25,6 +25,7 @@ th, td { padding: .25em .6em; border-bottom: 1px solid var(--line); text-align: 
 th { background: color-mix(in srgb, CanvasText 10%, Canvas); position: sticky; top: 0; }
 td:last-child { white-space: normal; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11em; }
+.last_words td:last-child, .last_words th:last-child { text-align: left; min-width: 18em; }
 .words th, .words td { text-align: left; white-space: pre-wrap; min-width: 5em; }
 pre { white-space: pre-wrap; font-size: .85em; }
 summary { cursor: pointer; margin: 1em 0 .5em; }

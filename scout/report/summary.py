@@ -20,7 +20,7 @@ from scout.files import HELD_OUT, SUMMARY_CSV, SUMMARY_PAGE
 from scout.objective import Objective, objective_of
 from scout.progress import duration
 from scout.report.content import all_sections, interval_of, number_of
-from scout.report.page import element, page, table
+from scout.report.page import Html, element, page, table
 from scout.report.runs import Found, Run, read
 from scout.report.sections import sections_of
 from scout.sweep_folder import SweepFolder
@@ -64,7 +64,7 @@ def summarize(folder: SweepFolder, metric: str, minimize: bool, command: str) ->
                 "p", f"{len(rows)} jobs, best first. Page made {datetime.now().astimezone():%Y-%m-%d %H:%M}, with:"
             ),
             element("pre", command),
-            table(("job", *_columns(metric), "error"), [(row.folder, *_cells(row), row.error) for row in rows]),
+            _page_table(rows, metric),
             *all_sections(sections_of(found), folder.path),
         ]
         text = page(f"Sweep {folder.path.name}", body)
@@ -93,7 +93,7 @@ def _row(folder: Path, overrides: list[str], run: Run | None, metric: str) -> Ro
     if run is None:
         logs = [line for path in folder.glob("*.log") for line in path.read_text(errors="replace").splitlines()]
         return Row(folder.name, overrides, "failed" if logs else "not begun", None, 0.0, _last_error(logs))
-    error = run.reason.splitlines()[-1] if run.reason and run.state != "finished" else ""
+    error = run.reason.splitlines()[-1] if run.reason and run.state == "failed" else ""
     minutes = float(run.minutes[-1:].sum())
     return Row(folder.name, overrides, run.state, objective_of(folder, metric), minutes, error)
 
@@ -112,18 +112,27 @@ def _last_error(lines: Sequence[str]) -> str:
 def terminal_table(rows: Sequence[Row], metric: str) -> Table:
     """The rows as people read them while they wait: 80 columns are enough."""
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("job", justify="right", no_wrap=True)
+    shown.add_column("folder", justify="right", no_wrap=True)
     shown.add_column("overrides", overflow="fold", ratio=1)
     shown.add_column("status", no_wrap=True)
     for column in _columns(metric)[2:]:
         shown.add_column(column, justify="right")
     styles = {"finished": "", "pruned": "dim", "failed": "red", "killed": "red"}
     for row in rows:
-        _, status, *numbers = _cells(row)
-        words = escape(" ".join(map(_short, row.overrides)))
+        overrides, status, *numbers = _cells(row)
+        words = escape(overrides)
         words += f"\n[red]{escape(row.error)}[/]" if row.status == "failed" else ""
         shown.add_row(row.folder, words, status, *numbers, style=styles.get(row.status, "yellow"))
     return shown
+
+
+def _page_table(rows: Sequence[Row], metric: str) -> Html:
+    """The same for the page, whose first and last columns are for words."""
+    overrides, *columns = _columns(metric)
+    cells = [(words, row.folder, *others, row.error) for row in rows for words, *others in [_cells(row)]]
+    if any(row.error for row in rows):
+        return table((overrides, "folder", *columns, "error"), cells, class_="numbers last_words")
+    return table((overrides, "folder", *columns), [line[:-1] for line in cells])
 
 
 def _short(override: str) -> str:
@@ -141,7 +150,8 @@ def _columns(metric: str) -> tuple[str, ...]:
 def _cells(row: Row) -> tuple[str, ...]:
     value = math.nan if row.objective is None else row.objective.value
     interval = None if row.objective is None else row.objective.interval
-    return " ".join(row.overrides), row.status, number_of(value), interval_of(interval), duration(row.minutes * 60)
+    overrides = " ".join(map(_short, row.overrides))
+    return overrides, row.status, number_of(value), interval_of(interval), duration(row.minutes * 60)
 
 
 def _csv_rows(rows: Sequence[Row], metric: str) -> list[list[str]]:
