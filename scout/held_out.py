@@ -11,6 +11,7 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.simulator import Simulation
 
 from scout.checkpoint import load_into, load_weights, read_checkpoint, save_whole
+from scout.config import Experiment
 from scout.environment import held_out_map_seed
 from scout.errors import ScoutError
 from scout.files import BEST, CHECKPOINTS, FILM, HELD_OUT
@@ -27,6 +28,14 @@ log = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 8  # episodes
 MEANS = ("cell_visited", "gear", "deaths", "cells_seen")
+
+
+def is_due(experiment: Experiment, steps_before: int, steps: int) -> bool:
+    """Whether the update between these agent steps crossed a multiple of `evaluation.every`, or is the last."""
+    every = experiment.evaluation.every
+    if every is None:
+        return False
+    return steps // every > steps_before // every or steps >= experiment.total_timesteps
 
 
 class HeldOut:
@@ -68,13 +77,6 @@ class HeldOut:
         self._path.replace(aside)
         log.warning("%s %s: it is now %s", self._path, reason, aside.name)
         return None
-
-    def due(self, steps_before: int) -> bool:
-        """Whether the update that began at this agent step crossed a multiple of `evaluation.every`, or is the last."""
-        every, now = self._trainer.experiment.evaluation.every, self._trainer.global_step
-        if every is None:
-            return False
-        return now // every > steps_before // every or now >= self._trainer.experiment.total_timesteps
 
     def judge(self) -> dict[str, float]:
         """What is logged of one evaluation."""
