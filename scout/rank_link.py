@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from scout.checkpoint import numbered_checkpoints
 from scout.errors import ScoutError, SharedError
@@ -104,8 +106,8 @@ def joined[Job](ranks: Ranks, job: Job, uses_cuda: Callable[[Job], bool]) -> Ite
         yield ranks, job
         return
     try:
-        whole, _, _ = next(distributed.rendezvous("env://"))
-        store = distributed.PrefixStore(f"scout/{ranks.restarts}", whole)
+        whole, _, _ = next(rendezvous("env://"))
+        store: Any = PrefixStore(f"scout/{ranks.restarts}", whole)
         if ranks.first:
             store.set("job", pickle.dumps(job))
         else:

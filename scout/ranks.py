@@ -27,7 +27,7 @@ class RankLost(ScoutError):
 class Moments(NamedTuple):
     """Of some values."""
 
-    count: "int | Tensor"
+    number: "int | Tensor"
     mean: "Tensor"
     squares: "Tensor"
     """The sum of their squared distances from the mean."""
@@ -116,14 +116,14 @@ class Ranks:
         if self.size == 1:
             return values.var()
         moments = self.moments(values)
-        return (moments.squares / (moments.count - 1)).to(values.dtype)
+        return (moments.squares / (moments.number - 1)).to(values.dtype)
 
     def mean_and_deviation(self, values: "Tensor") -> "tuple[Tensor, Tensor]":
         """The mean of all ranks' values together, and their unbiased standard deviation."""
         if self.size == 1:
             return values.mean(), values.std()
         moments = self.moments(values)
-        deviation = (moments.squares / (moments.count - 1)).sqrt()
+        deviation = (moments.squares / (moments.number - 1)).sqrt()
         return moments.mean.to(values.dtype), deviation.to(values.dtype)
 
     def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:

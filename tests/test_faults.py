@@ -233,14 +233,14 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(tmp_path: Path) 
     """After the first checkpoint no file may grow beyond half its size: the second fails, and the first is intact."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from conftest import tiny_experiment; import scout.training as t; from scout.errors import ScoutError\n"
-        "save = t.save_checkpoint\n"
+        "from conftest import tiny_experiment; from scout.training import train; import scout.scribe as s; from scout.errors import ScoutError\n"
+        "save = s.save_checkpoint\n"
         "def limited(run_dir, state, update, keep):\n"
         "    path = save(run_dir, state, update, keep)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2,) * 2)\n"
         "    return path\n"
-        "t.save_checkpoint = limited\n"
-        "try: t.train(tiny_experiment(), Path(sys.argv[1]))\n"
+        "s.save_checkpoint = limited\n"
+        "try: train(tiny_experiment(), Path(sys.argv[1]))\n"
         "except ScoutError as error: print(error); sys.exit(1)\n"
     )
     run_dir = tmp_path / "run"
