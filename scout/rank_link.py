@@ -77,7 +77,7 @@ class Link:
             checkpoints = numbered_checkpoints(self.run_dir)
             where = f"checkpoint {checkpoints[-1].name}" if checkpoints else "its last checkpoint, if it has one"
             advice = f"; resume={self.run_dir} goes on from {where}"
-        return f"{what} cannot be shared any more, since {cause}{advice}"
+        return f"{cause}, so {what} cannot be shared any more{advice}"
 
     def fails(self, error: BaseException) -> None:
         """Tells the others why this rank is about to leave them."""

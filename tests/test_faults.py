@@ -233,7 +233,8 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(tmp_path: Path) 
     """After the first checkpoint no file may grow beyond half its size: the second fails, and the first is intact."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from conftest import tiny_experiment; from scout.training import train; import scout.scribe as s; from scout.errors import ScoutError\n"
+        "import scout.scribe as s; from scout.training import train\n"
+        "from conftest import tiny_experiment; from scout.errors import ScoutError\n"
         "save = s.save_checkpoint\n"
         "def limited(run_dir, state, update, keep):\n"
         "    path = save(run_dir, state, update, keep)\n"

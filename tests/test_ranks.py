@@ -80,7 +80,7 @@ def test_both_ranks_have_the_same_parameters_after_every_update(both: list[list[
 
 
 def test_two_ranks_are_one_process_with_the_environments_of_both(both: list[list[dict[str, Any]]]) -> None:
-    """After five updates on the same minibatches all parameters agree to 1e-5, and so do the losses; actions exactly."""
+    """After five updates on the same minibatches all parameters and losses agree to 1e-5, and all actions."""
     alone = updates(ALONE, experiment_of(1))
     for first, second, whole in zip(*both, alone, strict=True):
         for name, parameter in first["parameters"].items():
@@ -181,8 +181,7 @@ def test_a_rank_that_dies_ends_the_job_with_a_checkpoint(start: Callable[..., Jo
     job.rank(1).kill()
     code, shown = job.end(timeout=30)
     assert code == 1
-    message = f"another rank is gone (Connection closed by peer"
-    assert message in shown or "another rank is gone (Connection reset by peer" in shown
+    assert shown.count("another rank is gone (") == 1
     assert f"resume={run_dir} goes on from checkpoint 000000.pt" in shown
     assert "scout/" not in shown  # no traceback of ours
     status = status_of(run_dir)
