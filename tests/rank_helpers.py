@@ -58,6 +58,17 @@ class Job:
             self.process.communicate()
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "workers in batches": {"vecenv": {"name": "multiprocessing", "num_workers": 2, "batch_size": 2}},
+    "prioritized, with a limit": {"trainer": {"prioritized_replay": True, "target_kl": 1e-5}},
+    "parts of minibatches, muon": {"trainer": {"max_minibatch_size": 64}, "optimizer": {"name": "muon"}},
+    "consecutive maps, no scale": {"vecenv": {"map_seeds": "consecutive"}, "trainer": {"normalize_rewards": False}},
+    "conv in bfloat16": {"model": {"name": "conv", "hidden_size": 8}, "device": {"precision": "bfloat16"}},
+}
+"""What else two ranks are to agree on."""
+
+
 def experiment_of(ranks: int, **changes: Any) -> Experiment:
     """One that is the same for one process and for several: the sizes are those of each process.
 
@@ -107,7 +118,7 @@ def take_the_segments_of_both(trainer: PPO) -> None:
     segments, size = trainer.segments // RANKS, trainer.config["minibatch_size"] // HORIZON // RANKS
     order: Tensor
 
-    def draw(minibatch: int, _: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(minibatch: int, advantages: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal order
         begin = minibatch * size % segments
         if begin == 0:
@@ -122,4 +133,5 @@ def take_the_segments_of_both(trainer: PPO) -> None:
 if __name__ == "__main__":
     with joined(Ranks.from_environment(), None, lambda _: False) as (ranks, _):
         assert ranks != ALONE
-        torch.save(updates(ranks, experiment_of(ranks.size)), Path(sys.argv[1]) / f"{ranks.rank}.pt")
+        found = {name: updates(ranks, experiment_of(ranks.size, **changes)) for name, changes in VARIANTS.items()}
+        torch.save(found, Path(sys.argv[1]) / f"{ranks.rank}.pt")

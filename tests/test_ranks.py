@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, run_script, tiny_experiment, tiny_overrides, wait_until
-from rank_helpers import UPDATES, Job, experiment_of, updates
+from rank_helpers import UPDATES, VARIANTS, Job, experiment_of, updates
 
 from scout.checkpoint import newest_state, numbered_checkpoints
 from scout.config_checks import check_machine, check_ranks
@@ -53,8 +53,8 @@ def start() -> Iterator[Callable[..., Job]]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
-    """What each of two ranks has after each of five updates, with excursions and episodes that end."""
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[dict[str, Any]]]]:
+    """What each of two ranks has of each variant after each of five updates, with excursions and ends of episodes."""
     folder = tmp_path_factory.mktemp("ranks")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     try:
@@ -65,10 +65,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-def test_both_ranks_have_the_same_parameters_after_every_update(both: list[list[dict[str, Any]]]) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_ranks_have_the_same_parameters_after_every_update(
+    variant: str, both: list[dict[str, list[dict[str, Any]]]]
+) -> None:
     """Bit for bit, though each played other environments; losses, scale of rewards and generators are alike too."""
-    assert len(both[0]) == UPDATES
-    for first, second in zip(*both, strict=True):
+    ranks = [found[variant] for found in both]
+    assert len(ranks[0]) == UPDATES
+    for first, second in zip(*ranks, strict=True):
         for name, parameter in first["parameters"].items():
             assert torch.equal(parameter, second["parameters"][name]), name
         assert torch.equal(first["generator"], second["generator"])
@@ -76,13 +80,17 @@ def test_both_ranks_have_the_same_parameters_after_every_update(both: list[list[
         assert first["reward_scale"] == second["reward_scale"]
         assert not torch.equal(first["first_observations"], second["first_observations"])
         assert first["excursion"].any()
-    assert sum(int(rank[update]["ended"].sum()) for rank in both for update in range(UPDATES)) > 0
+    assert sum(int(update["ended"].sum()) for rank in ranks for update in rank) > 0
+    if "target_kl" in VARIANTS[variant].get("trainer", {}):
+        assert any(update["losses"]["minibatches"] < 8 for update in ranks[0])
 
 
-def test_two_ranks_are_one_process_with_the_environments_of_both(both: list[list[dict[str, Any]]]) -> None:
+def test_two_ranks_are_one_process_with_the_environments_of_both(
+    both: list[dict[str, list[dict[str, Any]]]],
+) -> None:
     """After five updates on the same minibatches all parameters and losses agree to 1e-5, and all actions."""
     alone = updates(ALONE, experiment_of(1))
-    for first, second, whole in zip(*both, alone, strict=True):
+    for first, second, whole in zip(*(found["plain"] for found in both), alone, strict=True):
         for name, parameter in first["parameters"].items():
             torch.testing.assert_close(parameter, whole["parameters"][name], rtol=0, atol=1e-5)
         assert first["losses"] == pytest.approx(whole["losses"], abs=1e-5)
@@ -301,8 +309,8 @@ def test_a_state_is_taken_apart_for_the_ranks_that_there_are() -> None:
 
 def test_what_the_ranks_of_a_job_cannot_do_together_is_refused() -> None:
     """More environments than have maps of their own, less than a batch of each, more workers than a share of cores."""
-    with pytest.raises(ScoutError, match="more than the 8192 environments of a run: take 8 or fewer"):
-        check_ranks(tiny_experiment(vecenv={"num_envs": 16}, trainer={"batch_size": None}), Ranks(0, 1024))
+    with pytest.raises(ScoutError, match="more than the 8192 environments of a run: take 2 or fewer"):
+        check_ranks(tiny_experiment(), Ranks(0, 4096))
     with pytest.raises(ScoutError, match="set total_timesteps=1024 or more"):
         check_ranks(tiny_experiment(), Ranks(0, 4))
     check_ranks(tiny_experiment(), Ranks(0, 2))
