@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -29,6 +30,8 @@ from scout.signals import Interrupted
 from scout.validation import flat, unknown_key, validate
 
 log = logging.getLogger(__name__)
+
+FIRST_SECONDS = 10.0  # that the first rank may take longer to see a mistake
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -57,7 +60,7 @@ def experiment_of(cfg: DictConfig, ranks: Ranks = ALONE) -> tuple[Experiment, Pa
         try:
             return load(Experiment, cfg), Path(), False
         except (ScoutError, OmegaConfBaseException):
-            sys.exit(1)
+            _leave_after_the_first()
     config = HydraConfig.get()
     output_dir = Path(config.runtime.output_dir)
     values = OmegaConf.to_container(cfg, resolve=True)
@@ -185,14 +188,15 @@ def _run(main: Callable[[], Any], schema: type[Group]) -> None:
     except (HydraException, OmegaConfBaseException, ScoutError) as error:
         if wants_traceback:
             raise
-        if not silent:
-            print(_message(error, schema, sys.argv[1:]), file=sys.stderr)
+        if silent:
+            _leave_after_the_first()
+        print(_message(error, schema, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
         if silent:
-            sys.exit(1)
+            _leave_after_the_first()
         if isinstance(error, OSError) and error.filename:  # Hydra could not make the run folder
             print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
         elif isinstance(error, ValueError):
@@ -202,6 +206,12 @@ def _run(main: Callable[[], Any], schema: type[Group]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _leave_after_the_first() -> NoReturn:
+    """Ends a rank with a mistake that the first one has as well, and says: torchrun ends all when one has left."""
+    time.sleep(FIRST_SECONDS)
+    sys.exit(1)
 
 
 def _as_one_job(ranks: Ranks, schema: type[Group]) -> None:

@@ -77,7 +77,7 @@ class Link:
             checkpoints = numbered_checkpoints(self.run_dir)
             where = f"checkpoint {checkpoints[-1].name}" if checkpoints else "its last checkpoint, if it has one"
             advice = f"; resume={self.run_dir} goes on from {where}"
-        return f"{cause}, so {what} cannot be shared any more{advice}"
+        return f"{cause}. So {what} cannot be shared any more{advice}"
 
     def fails(self, error: BaseException) -> None:
         """Tells the others why this rank is about to leave them."""
@@ -91,11 +91,12 @@ class Link:
             if self._rank == 0:
                 self._store.set("said", "")
                 return True
-            try:
-                self._store.wait(["said"], timedelta(seconds=SPEAKING_SECONDS))
-                return False
-            except RuntimeError:
-                return self._store.add("speakers", 1) == 1
+            deadline = time.monotonic() + SPEAKING_SECONDS
+            while time.monotonic() < deadline:
+                if self._store.check(["said"]) or self._store.check(["failed"]):  # by the first, or by who has failed
+                    return False
+                time.sleep(0.1)
+            return self._store.add("speakers", 1) == 1
         return self._rank == 0
 
 

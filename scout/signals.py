@@ -27,9 +27,13 @@ class Signals:
 
     SIGINT and SIGTERM set `stop`, SIGUSR1 sets `checkpoint`. A second SIGINT leaves at once, with exit code 130. Where
     Python allows no handlers, in threads other than the main one, nothing is noted.
+
+    Among `several` ranks an error leaves SIGTERM ignored: torchrun sends it to all as soon as one has ended, and then
+    no other could say why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool = False) -> None:
+        self._several = several
         self.stop: int | None = None
         self.checkpoint = False
         self._before: dict[int, Any] = {}
@@ -40,9 +44,10 @@ class Signals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            failed = self._several and kind is not None and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if failed else handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGUSR1:
@@ -53,5 +58,7 @@ class Signals:
                 sys.stderr.flush()
             os._exit(128 + number)
         else:
-            self.stop = number
+            before, self.stop = self.stop, number
+            if before is not None and self._several:  # torchrun's, when another has ended for the same reason
+                return
             log.info("%s: ends after the update under way, with a checkpoint", signal.Signals(number).name)

@@ -60,7 +60,7 @@ def train(experiment: Experiment, run_dir: Path, resumed: bool = False, ranks: R
         joined(ranks, job, lambda job: uses_cuda(job[0].device.name)) as (ranks, (experiment, run_dir, resumed)),
         reporting(ranks),
         naming_keys_when_out_of_memory(),
-        Signals() as signals,
+        Signals(ranks.size > 1) as signals,
         Watch(ranks, signals),
     ):
         return _train(experiment, run_dir, resumed, signals, ranks)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,9 +150,8 @@ def test_a_mistake_is_said_once(start: Callable[..., Job], tmp_path: Path) -> No
     ]
     code, shown = start(*overrides, *names, f"hydra.run.dir={run_dir}").end()
     assert code == 1
-    said = shown.partition("E1")[0]  # torchrun's own report follows
-    assert said.count("trainer=pufferl trains in one process, not in 2: take trainer=ppo") == 1
-    assert said.count("vecenv.num_envs=auto is measured in one process") == 1
+    assert shown.count("trainer=pufferl trains in one process, not in 2: take trainer=ppo") == 1
+    assert shown.count("vecenv.num_envs=auto is measured in one process") == 1
     assert "scout/" not in shown
     assert not (run_dir / "status.json").exists()
 
@@ -168,13 +168,19 @@ def test_a_mistake_is_said_once(start: Callable[..., Job], tmp_path: Path) -> No
 def test_mistakes_before_the_ranks_meet_are_the_first_ones_to_say(
     command: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    """Every rank exits with 1; the first one's message is all that is printed."""
+    """The first one's message is all that is printed; the other waits until torchrun ends it, or for some seconds."""
+    ends: list[subprocess.Popen[str]] = []
     for rank in (0, 1):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}
-        done = run_script(*command, f"hydra.run.dir={tmp_path}", env=environment)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert (said in done.stderr) == (rank == 0)
-        assert len(done.stderr.splitlines()) == (1 if rank == 0 else 0)
+        whole = [sys.executable, *command, f"hydra.run.dir={tmp_path}"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        ends.append(subprocess.Popen(whole, cwd=ROOT, env=environment, **pipes))
+    out, err = ends[0].communicate(timeout=60)
+    assert (ends[0].returncode, out, len(err.splitlines())) == (1, "", 1), err
+    assert said in err
+    assert ends[1].poll() is None
+    ends[1].terminate()
+    assert ends[1].communicate(timeout=60) == ("", "")
 
 
 # -- death -------------------------------------------------------------------------------------------------------------
@@ -198,6 +204,37 @@ def test_a_rank_that_dies_ends_the_job_with_a_checkpoint(start: Callable[..., Jo
     state = newest_state(run_dir)
     assert state is not None
     assert state["agent_steps"] == 0
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever_for_a_rank_that_hangs(start: Callable[..., Job], tmp_path: Path) -> None:
+    """With the second rank stopped and SIGTERM for the job, the first one has recorded it and left after 10 seconds."""
+    run_dir = tmp_path / "run"
+    job = start(*tiny_overrides(total_timesteps=10**9, checkpoint={"interval": 3}), f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 3)
+    first, second = job.rank(0), job.rank(1)
+    second.suspend()
+    job.process.send_signal(signal.SIGTERM)
+    first.wait(timeout=15)
+    status = status_of(run_dir)
+    assert status["state"] == "failed"
+    assert "another rank is gone (nothing came for 10 seconds)" in status["reason"]
+    second.kill()
+    _, shown = job.end(timeout=30)
+    assert f"resume={run_dir} goes on from checkpoint 00000" in shown
+
+
+@pytest.mark.slow
+def test_the_last_one_speaks_where_the_first_is_gone(start: Callable[..., Job], tmp_path: Path) -> None:
+    """After kill -9 of the first rank the second says once what to go on from."""
+    run_dir = tmp_path / "run"
+    job = start(*tiny_overrides(total_timesteps=10**9, checkpoint={"interval": 10**6}), f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 2)
+    job.rank(0).kill()
+    code, shown = job.end(timeout=30)
+    assert code == 1
+    assert shown.count("rank 1: another rank is gone (") == 1
+    assert f"resume={run_dir} goes on from checkpoint 000000.pt" in shown
 
 
 @pytest.mark.slow
