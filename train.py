@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from scout import cli
 from scout.config import Experiment
 from scout.config_checks import check_machine
+from scout.ranks import Ranks
 
 CONF = str(Path(__file__).resolve().parent / "conf")
 
@@ -16,12 +17,14 @@ CONF = str(Path(__file__).resolve().parent / "conf")
 @cli.job
 def main(cfg: DictConfig) -> float | None:
     """Returns what runs are compared by: the last value of the metric `sweep.objective`; None when it has none."""
-    experiment, run_dir, resumed = cli.experiment_of(cfg)
-    check_machine(experiment)
+    ranks = Ranks.from_environment()
+    experiment, run_dir, resumed = cli.experiment_of(cfg, ranks)
+    if ranks.local_rank == 0:
+        check_machine(experiment, ranks)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not
 
-    return train(experiment, run_dir, resumed, cli.hopeless()).objective
+    return train(experiment, run_dir, resumed, ranks, cli.hopeless()).objective
 
 
 if __name__ == "__main__":

@@ -8,6 +8,15 @@ from torch import Tensor
 from scout.config import TrainerConfig
 
 
+class Ahead(NamedTuple):
+    """What arrives one step after a rollout's last: float32 [agents] each."""
+
+    values: Tensor
+    rewards: Tensor
+    terminals: Tensor
+    truncations: Tensor
+
+
 class Timeline(NamedTuple):
     """What N agents lived through in L steps and one more: float32 [N, L + 1] each.
 

@@ -12,6 +12,8 @@ from scout.errors import ScoutError
 from scout.excursions import make_excursions
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
+from scout.rank_state import own_state
+from scout.ranks import ALONE, Ranks
 from scout.state import NOT_FITTING, restore
 from scout.trainer import StockTrainer
 from scout.vecenv import make_vecenv
@@ -21,13 +23,16 @@ log = logging.getLogger(__name__)
 TRAINERS = {"pufferl": StockTrainer, "ppo": PPO}
 
 
-def build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None = None) -> StockTrainer:
+def build(
+    experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None = None, ranks: Ranks = ALONE
+) -> StockTrainer:
     """Environments, network and trainer, in the order in which the seed notebook draws its random numbers.
 
-    With a `state` (state.py) they go on from there. Raises ScoutError when it does not fit.
+    With a `state` (state.py) they go on from there; it is that of all ranks. Raises ScoutError when it does not fit.
     """
     try:
-        return _build(experiment, game, device, state)
+        own = None if state is None else own_state(state, ranks, experiment.vecenv.num_envs)
+        return _build(experiment, game, device, own, ranks)
     except NOT_FITTING as error:
         if state is None:
             raise
@@ -38,9 +43,9 @@ def build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] 
         ) from error
 
 
-def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None) -> StockTrainer:
+def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None, ranks: Ranks) -> StockTrainer:
     seed_everything(experiment.seed)
-    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"])
+    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"], ranks)
     try:
         env_info = PolicyEnvInterface.from_mg_cfg(game)
         network = make_model(experiment.model, env_info).to(device)
@@ -49,9 +54,10 @@ def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any]
             weights = load_weights(experiment.initial_weights)
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
-        trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network)
+        ranks.share_weights(network)
+        trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network, ranks)
         if isinstance(trainer, PPO):
-            trainer.excursions = make_excursions(experiment.trainer, env_info, trainer.total_agents, device)
+            trainer.excursions = make_excursions(experiment.trainer, env_info, trainer.total_agents, device, ranks)
         if state is not None:
             restore(trainer, state)
         return trainer

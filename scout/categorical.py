@@ -3,15 +3,21 @@
 import torch
 from torch import Tensor
 
+from scout.ranks import ALONE, Ranks
 
-def draw(logits: Tensor) -> tuple[Tensor, Tensor]:
+
+def draw(logits: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """Draws from logits float32 [N, A]: actions int64 [N] and the logarithms of their probabilities float32 [N].
+
+    The noise is drawn for the agents of all ranks, so that the generators stay alike on all of them.
 
     The largest of probability / noise, with exponential noise, is a sample (the race of exponentials), which is what
     torch.multinomial does after checks that would wait for the device.
     """
     logarithms = logits.log_softmax(dim=-1)
-    actions = (logarithms.exp() / torch.empty_like(logarithms).exponential_()).argmax(dim=-1, keepdim=True)
+    everyones = logarithms if ranks.size == 1 else logarithms.repeat(ranks.size, 1)
+    noise = ranks.own(torch.empty_like(everyones).exponential_())
+    actions = (logarithms.exp() / noise).argmax(dim=-1, keepdim=True)
     return actions.squeeze(-1), logarithms.gather(-1, actions).squeeze(-1)
 
 

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -25,12 +25,15 @@ from omegaconf.errors import OmegaConfBaseException
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
 from scout.files import EPISODES, STATUS
+from scout.ranks import ALONE, Ranks
 from scout.resume import run_of, unfinished_run, with_overrides
 from scout.run_folder import is_running, load_experiment
 from scout.signals import Interrupted
 from scout.validation import flat, unknown_key, validate
 
 log = logging.getLogger(__name__)
+
+FIRST_SECONDS = 10.0  # that the first rank may take longer to see a mistake
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -52,18 +55,24 @@ def compose_experiment(*overrides: str) -> Experiment:
         return load(Experiment, compose("train", list(overrides)))
 
 
-def experiment_of(cfg: DictConfig) -> tuple[Experiment, Path, bool]:
+def experiment_of(cfg: DictConfig, ranks: Ranks = ALONE) -> tuple[Experiment, Path, bool]:
     """The experiment to train, its run folder, and whether that holds a run which is to go on (`resume`).
 
-    A resumed run has its own config, but for the keys that the command line names. Raises ScoutError for anything that
-    the schema does not know, and for a run that is not there.
+    A resumed run has its own config, but for the keys that the command line names. A job that torchrun has started
+    again goes on with its run. Raises ScoutError for anything that the schema does not know, and for a run that is not
+    there; ranks after the first leave without a word, and have what the first one has as soon as they meet.
     """
+    if not ranks.first:
+        try:
+            return load(Experiment, cfg), Path(), False
+        except (ScoutError, OmegaConfBaseException):
+            _leave_after_the_first()
     config = HydraConfig.get()
     output_dir = Path(config.runtime.output_dir)
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     composed = {str(key): value for key, value in values.items()}
-    match composed.get("resume"):
+    match composed.get("resume") or ("auto" if ranks.restarts else None):
         case None:
             asked = validate(Experiment, composed)
             if config.mode != RunMode.MULTIRUN or run_of(asked, output_dir)[0] is None:
@@ -189,6 +198,8 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 def run(main: Callable[[], Any], schema: type[Group]) -> None:
     """Calls a Hydra main; what goes wrong before a job begins is one message, and the exit code is not 0.
 
+    Of the processes of a job the first alone has a folder, a log and something to say.
+
     A W&B that was given up would hold up Python's end: then the process leaves without it.
     """
     code: Any = 0
@@ -209,16 +220,24 @@ def run(main: Callable[[], Any], schema: type[Group]) -> None:
 def _run(main: Callable[[], Any], schema: type[Group]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing them
+    silent = False
     try:
+        ranks = Ranks.from_environment()
+        silent = not ranks.first
+        _as_one_job(ranks, schema)
         main()
     except (HydraException, OmegaConfBaseException, ScoutError) as error:
         if wants_traceback:
             raise
+        if silent:
+            _leave_after_the_first()
         print(_message(error, schema, sys.argv[1:]), file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if wants_traceback:
             raise
+        if silent:
+            _leave_after_the_first()
         if isinstance(error, OSError) and error.filename:  # Hydra could not make the run folder
             print(f"{error.filename}: {error.strerror}. Choose another folder with hydra.run.dir=DIR.", file=sys.stderr)
         elif isinstance(error, ValueError):
@@ -228,6 +247,29 @@ def _run(main: Callable[[], Any], schema: type[Group]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _leave_after_the_first() -> NoReturn:
+    """Ends a rank with a mistake that the first one has as well, and says: torchrun ends all when one has left."""
+    time.sleep(FIRST_SECONDS)
+    sys.exit(1)
+
+
+def _as_one_job(ranks: Ranks, schema: type[Group]) -> None:
+    """Lets all processes but the first go without a folder and a log of their own.
+
+    Raises ScoutError for what is no job of several processes.
+    """
+    if ranks.size == 1:
+        return
+    if schema is not Experiment:
+        raise ScoutError("evaluate.py is no job for torchrun: it plays in all cores of a machine by itself")
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise ScoutError(
+            "-m makes a run of one process for each value, so torchrun is not for it: leave out one of both"
+        )
+    if not ranks.first:
+        sys.argv += ["hydra.run.dir=.", "hydra/job_logging=quiet"]
 
 
 def _message(error: Exception, schema: type[Group], arguments: Sequence[str]) -> str:

@@ -221,7 +221,9 @@ class VecenvConfig(Group):
     name: Literal["serial", "multiprocessing"] = "serial"
     """serial: in this process; multiprocessing: in num_workers processes, for machines with many cores."""
     num_envs: Annotated[int, PlainValidator(_number_of_envs)] = 16
-    """Environments of the run, 1 to 8192; auto measures which number is fastest, and which number of threads."""
+    """Environments of the run, under torchrun of each process, 1 to 8192 in all.
+
+    auto measures which number is fastest, and which number of threads."""
     num_workers: Positive = 1
     """Worker processes; 1 for serial."""
     batch_size: Positive | None = None
@@ -262,7 +264,7 @@ class DeviceConfig(Group):
     cpu_offload: bool = False
     """Keep the rollout's observations in the CPU's memory."""
     threads: Positive | None = None
-    """Threads of torch on the CPU; null leaves it to torch."""
+    """Threads of torch on the CPU; null leaves it to torch; under torchrun a process has its share of the cores."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -6,11 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scout.errors import ScoutError
+from scout.errors import ScoutError, SharedError
+from scout.ranks import ALONE, Ranks
 from scout.sizes import check_memory
 
 if TYPE_CHECKING:
     from scout.config import Experiment, VecenvConfig
+
+
+MOST_ENVIRONMENTS = 8192  # whose maps never meet: environment.py
 
 
 def problems(experiment: "Experiment") -> list[str]:
@@ -134,19 +138,45 @@ def pufferl_problems(experiment: "Experiment") -> list[str]:
     return problems
 
 
-def check_machine(experiment: "Experiment") -> None:
+def check_ranks(experiment: "Experiment", ranks: Ranks) -> None:
+    """Raises ScoutError for what one run on several processes cannot be. Apart from the schema, which knows of none."""
+    if ranks.size == 1:
+        return
+    found = []
+    environments, batch = experiment.vecenv.num_envs * ranks.size, experiment.batch_size * ranks.size
+    if experiment.trainer.name == "pufferl":
+        found.append(f"trainer=pufferl trains in one process, not in {ranks.size}: take trainer=ppo")
+    if environments == 0:
+        found.append("vecenv.num_envs=auto is measured in one process: set how many environments each process has")
+    elif environments > MOST_ENVIRONMENTS:
+        found.append(
+            f"vecenv.num_envs={experiment.vecenv.num_envs} in each of {ranks.size} processes is more than the "
+            f"{MOST_ENVIRONMENTS} environments of a run: take {MOST_ENVIRONMENTS // ranks.size} or fewer"
+        )
+    elif experiment.total_timesteps < batch:
+        found.append(
+            f"total_timesteps={experiment.total_timesteps} is below one batch of {experiment.batch_size} agent steps "
+            f"in each of {ranks.size} processes: set total_timesteps={batch} or more"
+        )
+    if found:
+        raise SharedError("\n".join(found))
+
+
+def check_machine(experiment: "Experiment", ranks: Ranks = ALONE) -> None:
     """Raises ScoutError for more worker processes or threads than this machine has cores, and for too little memory.
 
-    Apart from the schema, because a run folder may come from a larger machine.
+    All processes of a job that this machine has want as much. Apart from the schema, because a run folder may come
+    from a larger machine.
     """
-    cores = os.cpu_count() or 1
+    cores = max((os.cpu_count() or 1) // ranks.local_size, 1)
+    share = "" if ranks.local_size == 1 else f" for each of {ranks.local_size} processes"
     for key, value in (
         ("vecenv.num_workers", experiment.vecenv.num_workers),
         ("device.threads", experiment.device.threads or 1),
     ):
         if value > cores:
-            raise ScoutError(f"{key}={value} is more than this machine's {cores} cores: take {cores} or fewer")
-    check_memory(experiment)
+            raise ScoutError(f"{key}={value} is more than this machine's {cores} cores{share}: take {cores} or fewer")
+    check_memory(experiment, ranks.local_size)
 
 
 def _written(value: object) -> str:

@@ -11,19 +11,20 @@ from torch import Tensor
 
 from scout.config import DeviceConfig, Experiment
 from scout.errors import ScoutError
+from scout.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
 _THREADS = torch.get_num_threads()
 
 
-def make_device(config: DeviceConfig) -> str:
-    """cpu, cuda or mps; `auto` takes cuda, then mps, then cpu, and says which.
+def make_device(config: DeviceConfig, ranks: Ranks = ALONE) -> str:
+    """cpu, cuda or mps; `auto` takes cuda, then mps, then cpu, and says which. Each rank of a machine has its own GPU.
 
     Raises ScoutError for a device that is not there.
     """
     available = ["cpu"]
-    if torch.backends.mps.is_available():
+    if torch.backends.mps.is_available() and ranks.size == 1:
         available.insert(0, "mps")
     if torch.cuda.is_available():
         available.insert(0, "cuda")
@@ -33,15 +34,29 @@ def make_device(config: DeviceConfig) -> str:
             "take one of them, or device=auto"
         )
     device = available[0] if config.name == "auto" else config.name
-    torch.set_num_threads(config.threads or _THREADS)  # a job before this one may have chosen its own
+    torch.set_num_threads(config.threads or _threads(ranks))  # a job before this one may have chosen its own
     if config.deterministic:
         make_deterministic(device)
     if device == "cuda":
+        if ranks.local_size > torch.cuda.device_count():
+            raise ScoutError(
+                f"{ranks.local_size} processes want a GPU each, and this machine has {torch.cuda.device_count()}: "
+                f"start torchrun with --nproc-per-node={torch.cuda.device_count()}, or take device=cpu"
+            )
+        torch.cuda.set_device(ranks.local_rank)
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.tf32
     detail = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     log.info("Device: %s (%s)", device, detail)
     return device
+
+
+def _threads(ranks: Ranks) -> int:
+    """Of a process when nothing is asked for: torch's own number, or its share of a machine that it has not alone.
+
+    torchrun allows one thread to each of several processes.
+    """
+    return _THREADS if ranks.local_size == 1 else max((os.cpu_count() or 1) // ranks.local_size, 1)
 
 
 def make_deterministic(device: str) -> None:

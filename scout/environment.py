@@ -137,13 +137,15 @@ class EnvFactory:
     map_seeds: str
     early_reset: bool
     stale_first_action: bool = False
+    first_environment: int = 0
+    """The index in the run of a rank's first one."""
     trainer_process: int = field(default_factory=os.getpid)
 
     def __call__(self, buf: Any = None, seed: int | None = None, start: Start | None = None) -> LeanEnv:
-        """One environment. `seed` is its index in the run; PufferLib makes one more without, to read its spaces."""
+        """One environment. `seed` is its index in its rank; PufferLib makes one more without, to read its spaces."""
         if os.getpid() != self.trainer_process:
             serve_the_parent(os.getpid())
-        index = seed or 0
+        index = self.first_environment + (seed or 0)
         early_reset: EarlyResetHandler | None = None
         if self.map_seeds == "consecutive":  # as in the seed notebook
             make, env_seed, map_seed = LeanEnv, index, self.run_seed + index

@@ -11,6 +11,10 @@ class ScoutError(Exception):
     """
 
 
+class SharedError(ScoutError):
+    """One that all ranks of a job have at once, so that the first of them alone says it."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A clause for an error message: the closest spelling where there is one, and the list of right ones."""
     choices = sorted(choices)

@@ -16,12 +16,16 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor
 
 from scout.config import TrainerConfig
+from scout.ranks import ALONE, Ranks
 
 
 class Excursions:
-    """The excursions of all agents of a run: which of them are on one, in which direction, and for how long yet."""
+    """The excursions of all agents of a rank: which of them are on one, in which direction, and for how long yet."""
 
-    def __init__(self, agents: int, directions: list[int], share: float, length: int, device: str) -> None:
+    def __init__(
+        self, agents: int, directions: list[int], share: float, length: int, device: str, ranks: Ranks = ALONE
+    ) -> None:
+        self._ranks = ranks
         self._directions = torch.tensor(directions, device=device)
         self._share, self._length = share, length
         self._left = torch.zeros(agents, dtype=torch.int64, device=device)
@@ -41,10 +45,11 @@ class Excursions:
 
         Nobody is where an episode is `over`, bool [N].
         """
-        left, draw = self._left[agents], torch.rand(actions.shape, device=actions.device)
-        begins = (left == 0) & (draw < self._rate)
-        lengths = torch.randint(1, 2 * self._length, left.shape, device=left.device)  # length in the mean
-        chosen = self._directions[torch.randint(len(self._directions), left.shape, device=left.device)]
+        left, own = self._left[agents], self._ranks.own
+        everyone = (self._ranks.size * len(left),)  # the generators stay alike on all ranks
+        begins = (left == 0) & (own(torch.rand(everyone, device=left.device)) < self._rate)
+        lengths = own(torch.randint(1, 2 * self._length, everyone, device=left.device))  # length in the mean
+        chosen = self._directions[own(torch.randint(len(self._directions), everyone, device=left.device))]
         left = torch.where(begins, lengths, left) * ~over
         self._action[agents] = torch.where(begins, chosen, self._action[agents])
         self._left[agents] = (left - 1).clamp(min=0)
@@ -59,9 +64,11 @@ class Excursions:
         self._left, self._action = (state[name].to(self._left.device).clone() for name in ("left", "action"))
 
 
-def make_excursions(config: TrainerConfig, env_info: PolicyEnvInterface, agents: int, device: str) -> Excursions | None:
+def make_excursions(
+    config: TrainerConfig, env_info: PolicyEnvInterface, agents: int, device: str, ranks: Ranks = ALONE
+) -> Excursions | None:
     """Excursions by all actions that move an agent; None where none are asked for or nothing moves."""
     directions = [index for index, name in enumerate(env_info.action_names) if name.startswith("move_")]
     if config.excursion_share == 0 or not directions:
         return None
-    return Excursions(agents, directions, config.excursion_share, config.excursion_length, device)
+    return Excursions(agents, directions, config.excursion_share, config.excursion_length, device, ranks)

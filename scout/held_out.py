@@ -11,6 +11,7 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.simulator import Simulation
 
 from scout.checkpoint import load_into, load_weights, read_checkpoint, save_whole
+from scout.config import Experiment
 from scout.environment import held_out_map_seed
 from scout.errors import ScoutError
 from scout.files import BEST, CHECKPOINTS, FILM, HELD_OUT
@@ -29,6 +30,14 @@ SIDE_BY_SIDE = 8  # episodes
 MEANS = ("cell_visited", "gear", "deaths", "cells_seen")
 
 
+def is_due(experiment: Experiment, steps_before: int, steps: int) -> bool:
+    """Whether the update between these agent steps crossed a multiple of `evaluation.every`, or is the last."""
+    every = experiment.evaluation.every
+    if every is None:
+        return False
+    return steps // every > steps_before // every or steps >= experiment.total_timesteps
+
+
 class HeldOut:
     """Judges the network of one run every `evaluation.every` agent steps, and at its end, always on the same maps.
 
@@ -43,14 +52,16 @@ class HeldOut:
         """
         self._trainer, self._game, self._folder = trainer, game, folder
         self._path = folder.path / CHECKPOINTS / BEST
-        self._best = self._last = -np.inf
+        self._best = -np.inf
+        self.last = -np.inf
+        """The last evaluation's mean return."""
         if trainer.epoch == 0:
             return
         kept = self._kept()
         if kept is not None and kept["episodes"] == trainer.experiment.evaluation.episodes:
             self._best = kept["evaluation_return"]
         last = folder.in_last_update(HELD_OUT)
-        self._last = -np.inf if last is None else last
+        self.last = -np.inf if last is None else last
         self.keep_best()
 
     def _kept(self) -> dict[str, Any] | None:
@@ -69,20 +80,13 @@ class HeldOut:
         log.warning("%s %s: it is now %s", self._path, reason, aside.name)
         return None
 
-    def due(self, steps_before: int) -> bool:
-        """Whether the update that began at this agent step crossed a multiple of `evaluation.every`, or is the last."""
-        every, now = self._trainer.experiment.evaluation.every, self._trainer.global_step
-        if every is None:
-            return False
-        return now // every > steps_before // every or now >= self._trainer.experiment.total_timesteps
-
     def judge(self) -> dict[str, float]:
         """What is logged of one evaluation."""
         start = time.perf_counter()
         with same_generators():
             episodes = [episode.record for episode in self._play(range(self._trainer.experiment.evaluation.episodes))]
         returns = [episode["return"] for episode in episodes]
-        mean = self._last = float(np.mean(returns))
+        mean = self.last = float(np.mean(returns))
         low, high = bootstrap_interval(returns) or (mean, mean)
         return {
             HELD_OUT: mean,
@@ -102,7 +106,7 @@ class HeldOut:
 
         Raises ScoutError when it cannot be written; the best one before it is then untouched.
         """
-        if self._last <= self._best:
+        if self.last <= self._best:
             return
         trainer = self._trainer
         contents = {
@@ -110,10 +114,10 @@ class HeldOut:
             "agent_steps": trainer.global_step,
             "update": trainer.epoch,
             "episodes": trainer.experiment.evaluation.episodes,
-            "evaluation_return": self._last,
+            "evaluation_return": self.last,
         }
         save_whole(self._path, contents)
-        self._best = self._last
+        self._best = self.last
 
     def film(self) -> Path | None:
         """The best network's first episode, as the run folder's film; None, with a warning, where none can be made."""

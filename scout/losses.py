@@ -12,6 +12,19 @@ def policy_losses(ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor
     return torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - clip_coef, 1 + clip_coef))
 
 
+def drift_of(log_ratio: Tensor, ratio: Tensor, clip_coef: float) -> dict[str, Tensor]:
+    """How far the policy has gone from the one that acted, by probability ratios float32 [M, T] and their logarithms.
+
+    Source of the KL's estimate: J. Schulman, 2020, "Approximating KL divergence".
+    """
+    return {
+        "old_approx_kl": -log_ratio,
+        "approx_kl": ratio - 1 - log_ratio,
+        "clipfrac": ((ratio - 1).abs() > clip_coef).float(),
+        "importance": ratio,
+    }
+
+
 def value_losses(values: Tensor, acted_values: Tensor, returns: Tensor, clip_coef: float | None) -> Tensor:
     """Half the squared error, float32 [M, T]; with a `clip_coef` the worse of it and that of a value held near the old.
 

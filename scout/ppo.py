@@ -8,7 +8,7 @@ such steps are left out of every loss, and after them the recurrent state begins
 
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, override
+from typing import Any, override
 
 import numpy as np
 import torch
@@ -17,44 +17,40 @@ from pufferlib.pufferlib import unroll_nested_dict
 from torch import Tensor, nn
 
 from scout import categorical
-from scout.advantages import Timeline, generalized_advantages
+from scout.advantages import Ahead, Timeline, generalized_advantages
 from scout.config import Experiment
 from scout.device import to_device
 from scout.excursions import Excursions
-from scout.losses import policy_losses, value_losses
+from scout.losses import drift_of, policy_losses, value_losses
 from scout.models import fixed_weights
 from scout.optimizer import make_optimizer, make_schedule
+from scout.priorities import draw_by_priority
+from scout.ranks import ALONE, Ranks
 from scout.reward_scale import RewardScale
 from scout.sequences import cut_at_ends
 from scout.trainer import STATE, StockTrainer, diverged
 
 
-class Ahead(NamedTuple):
-    """What arrives one step after a rollout's last: float32 [agents] each."""
-
-    values: Tensor
-    rewards: Tensor
-    terminals: Tensor
-    truncations: Tensor
-
-
 class PPO(StockTrainer):
     """Recurrent PPO on PuffeRL's buffers."""
 
-    def __init__(self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> None:
-        super().__init__(experiment, device, vecenv, network)
+    def __init__(
+        self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module, ranks: Ranks = ALONE
+    ) -> None:
+        super().__init__(experiment, device, vecenv, network, ranks)
         # PuffeRL knows no adamw, and its cosine ends one update early at a rate of 0 and never reads min_lr_ratio.
         self.optimizer = make_optimizer(experiment.optimizer, network)
         self.scheduler = make_schedule(experiment.optimizer, self.optimizer, self.total_updates)
         hidden_size: Any = network.hidden_size
         self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
-        self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma)
+        self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma, ranks)
         self.excursions: Excursions | None = None
         self.excursion = torch.zeros(self.values.shape, dtype=torch.bool, device=device)  # steps that are part of one
         self._acting: Any = network.forward_eval
         if experiment.device.compile:
             self._acting = torch.compile(self._acting)
         self._rolling_out = False
+        self._ahead_by = 0  # updates that the schedule is beyond `epoch`, once the number of ranks has changed
         self._received: list[tuple[Any, Any]] = []  # steps that arrived after the last rollout and await their action
         self.ahead: Ahead
 
@@ -114,7 +110,7 @@ class PPO(StockTrainer):
                 self.initial_states[key][rows] = state[key]
         tokens = to_device(observation, self.config["device"])
         logits, value, state = self._forward(tokens, state)
-        action, logprob = categorical.draw(logits)
+        action, logprob = categorical.draw(logits, self.ranks)
         outcome = self._outcome(reward, terminal, truncation)
         if self.excursions is not None:
             action, self.excursion[rows, t] = self.excursions.take(agents, action, over=outcome[1] + outcome[2] > 0)
@@ -128,7 +124,7 @@ class PPO(StockTrainer):
         goes_on = (outcome[1] + outcome[2] == 0).unsqueeze(1)
         self.lstm_h[agents.start], self.lstm_c[agents.start] = (state[key] * goes_on for key in STATE)
 
-        self.global_step += int(mask.sum())
+        self.global_step += int(mask.sum()) * self.ranks.size
         for info in infos:
             for key, statistic in unroll_nested_dict(info):
                 self.stats[key].append(statistic)
@@ -142,11 +138,8 @@ class PPO(StockTrainer):
         state = dict(state)
         with self._autocast():
             logits, value = self._acting(tokens, state)
-        return logits.float(), value.flatten().float(), self._flat(state)
-
-    def _flat(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state as networks leave it, [B, hidden_size] or [B, 1, hidden_size], as float32 [B, hidden_size]."""
-        return {key: state[key].flatten(1).float() for key in STATE}
+        # Networks leave a state as [B, hidden_size] or [B, 1, hidden_size].
+        return logits.float(), value.flatten().float(), {key: state[key].flatten(1).float() for key in STATE}
 
     def _look_ahead(self, batches: int) -> Ahead:
         """Receives each batch's next step without answering it; `_receive` hands it out again."""
@@ -199,7 +192,7 @@ class PPO(StockTrainer):
         )
         ratio = torch.cat(self.ratio.split(self.total_agents), dim=1)
         advantages = generalized_advantages(timeline, ratio, self.experiment.trainer)
-        if not advantages.isfinite().all():
+        if self.ranks.sum((~advantages.isfinite()).sum(), "the advantages") > 0:  # all ranks end alike
             raise diverged(self.epoch, "the advantages, computed from rewards and values, are not finite")
         return torch.cat(advantages.split(self.config["bptt_horizon"], dim=1))
 
@@ -224,18 +217,13 @@ class PPO(StockTrainer):
         """
         config = self.experiment.trainer
         size = config.minibatch_size // config.bptt_horizon
-        if not config.prioritized_replay:
-            begin = minibatch * size % self.segments
-            if begin == 0:
-                self._order = torch.randperm(self.segments, device=self.config["device"])
-            return self._order[begin : begin + size], torch.ones(size, 1, device=self.config["device"])
-        # Up to 1, where the weights undo the draw's bias altogether; PuffeRL multiplies by prio_alpha, so never.
-        progress = min(self.epoch / max(self.total_updates - 1, 1), 1.0)
-        beta = config.prio_beta0 + (1 - config.prio_beta0) * progress
-        priorities = (advantages.abs() * self.counted).sum(dim=1) ** config.prio_alpha
-        probabilities = (priorities + 1e-6) / (priorities.sum() + 1e-6)
-        rows = torch.multinomial(probabilities, size)
-        return rows, (self.segments * probabilities[rows, None]) ** -beta
+        if config.prioritized_replay:
+            progress = (self.epoch + self._ahead_by) / max(self.total_updates - 1, 1)
+            return draw_by_priority((advantages.abs() * self.counted).sum(dim=1), size, progress, config)
+        begin = minibatch * size % self.segments
+        if begin == 0:
+            self._order = torch.randperm(self.segments, device=self.config["device"])
+        return self._order[begin : begin + size], torch.ones(size, 1, device=self.config["device"])
 
     def _replay(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [M x T, actions] and values [M, T] of some segments, from the states that they were played with.
@@ -265,10 +253,12 @@ class PPO(StockTrainer):
         advantages = self._advantages(rewards)
         counted = self.counted
         returns = (advantages + acted_values)[counted]
-        explained_variance = 1 - (returns - acted_values[counted]).var() / returns.var()
+        unexplained = self.ranks.variance(returns - acted_values[counted])
+        explained_variance = 1 - unexplained / self.ranks.variance(returns)
 
         minibatches = config.update_epochs * self.experiment.batch_size // config.minibatch_size
         measured: list[dict[str, Tensor]] = []
+        norms: list[Tensor] = []  # of the whole gradient, which all ranks have
         for minibatch in range(minibatches):
             if minibatch > 0 and (
                 config.prioritized_replay or minibatch * config.minibatch_size % self.experiment.batch_size == 0
@@ -277,18 +267,16 @@ class PPO(StockTrainer):
             rows, weights = self._draw(minibatch, advantages)
             found = self._learn(rows, weights, advantages[rows], acted_values[rows])
             measured.append(found)
-            if config.target_kl is not None and found["approx_kl"] > config.target_kl:
+            if config.target_kl is not None and self.ranks.sum(found["approx_kl"], "the KL") > config.target_kl:
                 break  # before the step, so the policy stays where it is
-            parameters = [parameter for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
-            norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-            if not norm.isfinite():  # before they are scaled by it
-                self._check_gradients()
-            nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, norm)
-            found["gradient_norm"] = norm
+            self.ranks.sum_gradients(self.uncompiled_policy.parameters())
+            norms.append(self._clip_gradients())
             self.optimizer.step()
 
-        means = {name: torch.stack([found[name] for found in measured if name in found]).mean() for name in measured[0]}
-        self.losses = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        means = torch.stack([torch.stack([found[name] for found in measured]).mean() for name in measured[0]])
+        self.losses = dict(zip(measured[0], self.ranks.sum(means, "the losses").tolist(), strict=True))
+        if norms:
+            self.losses["gradient_norm"] = torch.stack(norms).mean().item()
         self.losses["explained_variance"] = explained_variance.item()
         if config.target_kl is not None:
             self.losses["minibatches"] = len(measured)
@@ -296,15 +284,17 @@ class PPO(StockTrainer):
     def _learn(self, rows: Tensor, weights: Tensor, advantages: Tensor, acted_values: Tensor) -> dict[str, Tensor]:
         """Accumulates the gradient of one minibatch of segments, in parts that fit in memory; returns its losses.
 
-        All means are over the whole minibatch, so that the gradient does not depend on the parts: PuffeRL adds the
-        gradients of the parts' means, and normalizes each part's advantages by itself.
+        All means are over the whole minibatch, of all ranks, so that the gradient does not depend on the parts: PuffeRL
+        adds the gradients of the parts' means, and normalizes each part's advantages by itself. What is returned is
+        this rank's share of the means, as its gradient is.
         """
         config = self.experiment.trainer
         self.optimizer.zero_grad()
         counted = self.counted[rows]
         returns = advantages + self.values[rows]
-        advantages = weights * (advantages - advantages[counted].mean()) / (advantages[counted].std() + 1e-8)
-        share = counted / counted.sum()
+        mean, deviation = self.ranks.mean_and_deviation(advantages[counted])
+        advantages = weights * (advantages - mean) / (deviation + 1e-8)
+        share = counted / self.ranks.sum(counted.sum(), "the number of steps")
         losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.config["device"]))
         for part in torch.arange(len(rows), device=rows.device).split(self.minibatch_segments):
             logits, values = self._replay(rows[part])
@@ -316,10 +306,7 @@ class PPO(StockTrainer):
                 "policy_loss": policy_losses(ratio, advantages[part], config.clip_coef),
                 "value_loss": value_losses(values, acted_values[part], returns[part], config.vf_clip_coef),
                 "entropy": entropy.view(values.shape),
-                "old_approx_kl": -log_ratio,
-                "approx_kl": ratio - 1 - log_ratio,
-                "clipfrac": ((ratio - 1).abs() > config.clip_coef).float(),
-                "importance": ratio,
+                **drift_of(log_ratio, ratio, config.clip_coef),
             }
             means = {name: (term * share[part]).sum() for name, term in terms.items()}
             loss = means["policy_loss"] + config.vf_coef * means["value_loss"] - config.ent_coef * means["entropy"]
@@ -357,7 +344,10 @@ class PPO(StockTrainer):
 
     @override
     def restore_schedule(self, saved: dict[str, Any]) -> None:
+        """By the agent steps: with another number of ranks so many are another number of updates."""
         schedule: Any = self.scheduler
-        schedule.last_epoch, schedule._step_count = saved["last_epoch"], saved["_step_count"]
+        schedule.last_epoch = self.global_step // (self.experiment.batch_size * self.ranks.size)
+        schedule._step_count = saved["_step_count"]
+        self._ahead_by = schedule.last_epoch - self.epoch
         factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
         self._set_learning_rates([rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)])

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scout.ranks import ALONE, Ranks
+
 
 class RewardScale:
     """Divides rewards by the standard deviation of the discounted return, estimated over the whole run so far.
@@ -14,8 +16,8 @@ class RewardScale:
     merged as in Chan et al., 1979, "Updating formulae", equation 2.1.
     """
 
-    def __init__(self, agents: int, gamma: float) -> None:
-        self._gamma = gamma
+    def __init__(self, agents: int, gamma: float, ranks: Ranks = ALONE) -> None:
+        self._gamma, self._ranks = gamma, ranks
         self._returns = torch.zeros(agents, dtype=torch.float64)  # discounted, of the episode so far
         self._count, self._mean, self._squares = (torch.zeros((), dtype=torch.float64) for _ in range(3))
 
@@ -26,17 +28,21 @@ class RewardScale:
         return variance**0.5 if variance > 0 else 1.0
 
     def update(self, rewards: Tensor, episode_ends: Tensor) -> None:
-        """Takes in rewards [N, L] of consecutive steps; where `episode_ends` [N, L], the next one begins an episode."""
+        """Takes in rewards [N, L] of consecutive steps; where `episode_ends` [N, L], the next one begins an episode.
+
+        The estimate is one for all ranks, from the returns of all.
+        """
         rewards, episode_ends = rewards.double().cpu(), episode_ends.cpu() > 0
         seen = torch.empty_like(rewards)
         for t in range(rewards.shape[1]):
             self._returns = self._gamma * self._returns + rewards[:, t]
             seen[:, t] = self._returns
             self._returns = self._returns * ~episode_ends[:, t]
-        total, difference = self._count + seen.numel(), seen.mean() - self._mean
-        self._squares = self._squares + ((seen - seen.mean()) ** 2).sum()
-        self._squares += difference**2 * self._count * seen.numel() / total
-        self._mean = self._mean + difference * seen.numel() / total
+        count, mean, squares = self._ranks.moments(seen)
+        total, difference = self._count + count, mean - self._mean
+        self._squares = self._squares + squares
+        self._squares += difference**2 * self._count * count / total
+        self._mean = self._mean + difference * count / total
         self._count = total
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,9 +33,13 @@ class Signals:
     submitit has handlers of its own in the jobs that it starts. It announces a preemption by SIGUSR2: once the run has
     stopped that is handed on to its handler, which asks for the job to be started again. SIGTERM, which may come before
     that and which it passes over, is then a reason for a checkpoint alone.
+
+    Among `several` ranks an error leaves SIGTERM ignored: torchrun sends it to all as soon as one has ended, and then
+    no other could say why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool = False) -> None:
+        self._several = several
         self.stop: int | None = None
         self.checkpoint = False
         self._before: dict[int, Any] = {}
@@ -46,9 +50,10 @@ class Signals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            failed = self._several and kind is not None and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if failed else handler)
         if self.stop == signal.SIGUSR2 and callable(self._before.get(self.stop)):
             self._before[self.stop](self.stop, None)
 
@@ -61,5 +66,7 @@ class Signals:
                 sys.stderr.flush()
             os._exit(128 + number)
         else:
-            self.stop = number
+            before, self.stop = self.stop, number
+            if before is not None and self._several:  # torchrun's, when another has ended for the same reason
+                return
             log.info("%s: ends after the update under way, with a checkpoint", signal.Signals(number).name)

@@ -58,15 +58,16 @@ def available_memory() -> float:
     return min(limits)
 
 
-def check_memory(experiment: "Experiment") -> None:
+def check_memory(experiment: "Experiment", processes: int = 1) -> None:
     """Raises ScoutError for an experiment that would not fit into this machine's memory, with the estimate."""
     parts = estimate(experiment)
-    needed, available = sum(parts.values()) + LIBRARIES, available_memory()
+    needed, available = (sum(parts.values()) + LIBRARIES) * processes, available_memory()
     if needed > available:
         largest = max(parts, key=lambda name: parts[name])
         listed = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
         raise ScoutError(
-            f"This run needs about {_size(needed)} of memory ({listed}, libraries {_size(LIBRARIES)}), and "
+            f"This run needs about {_size(needed)} of memory ({listed}, libraries {_size(LIBRARIES)}"
+            f"{f', in each of {processes} processes' if processes > 1 else ''}), and "
             f"{_size(available)} are available: lower {KEYS[largest]}"
         )
 

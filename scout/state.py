@@ -84,7 +84,7 @@ def _generators() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of the one GPU that a rank has
         "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
@@ -94,7 +94,7 @@ def _set_generators(saved: dict[str, Any]) -> None:
     name, keys, *rest = saved["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(saved["torch"])
-    if saved["cuda"] and torch.cuda.device_count() == len(saved["cuda"]):
-        torch.cuda.set_rng_state_all(saved["cuda"])
+    if saved["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["cuda"][0])
     if saved.get("mps") and torch.backends.mps.is_available():
         torch.mps.set_rng_state(saved["mps"][0])

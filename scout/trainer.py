@@ -5,12 +5,13 @@ from typing import Any, override
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scout.config import Experiment
 from scout.device import settled
-from scout.errors import ScoutError
+from scout.errors import ScoutError, SharedError
 from scout.pufferl import pufferl
+from scout.ranks import ALONE, Ranks
 
 STATE = ("lstm_h", "lstm_c")
 
@@ -25,17 +26,20 @@ class StockTrainer(pufferl.PuffeRL):
 
     losses: dict[str, float]
 
-    def __init__(self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module) -> None:
+    def __init__(
+        self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module, ranks: Ranks = ALONE
+    ) -> None:
         if experiment.trainer.name == "pufferl" and not pufferl._C_AVAILABLE:
             raise ScoutError(
                 "trainer=pufferl needs PufferLib's compiled extension, which this build of torch cannot load: "
                 "install torch with its CUDA libraries, or take trainer=ppo"
             )
         self.experiment = experiment = settled(experiment, device)
+        self.ranks = ranks
         self.episodes: dict[str, list[Any]] = {}  # each statistic's value in each episode that ended in this update
         with warnings.catch_warnings():  # it opens a float32 autocast, which the CPU does not have and does not need
             warnings.filterwarnings("ignore", message="In CPU autocast", category=UserWarning)
-            super().__init__(pufferl_config(experiment, device), vecenv, network)
+            super().__init__(pufferl_config(experiment, device, ranks), vecenv, network)
         # PuffeRL switches the benchmark on even when deterministic, and the fastest algorithm may differ between runs.
         torch.backends.cudnn.benchmark = not experiment.device.deterministic
         self.optimizer.register_step_pre_hook(lambda *_: self._check_gradients())
@@ -49,13 +53,18 @@ class StockTrainer(pufferl.PuffeRL):
 
     @override
     def mean_and_log(self) -> None:
-        """Keeps the statistics of the episodes that ended, where PuffeRL would send them to its logger."""
-        self.episodes = dict(self.stats)
+        """Keeps the statistics of the episodes that ended, where PuffeRL would send them to its logger.
+
+        The first rank has those of all ranks, which it is to log, and the others none.
+        """
+        parts = self.ranks.gather(dict(self.stats), "the episodes") or []
+        keys = dict.fromkeys(key for part in parts for key in part)
+        self.episodes = {key: [value for part in parts for value in part.get(key, [])] for key in keys}
 
     @property
     def total_updates(self) -> int:
         """Updates of the whole run; the last may go beyond total_timesteps."""
-        return -(-self.experiment.total_timesteps // self.experiment.batch_size)
+        return updates_of(self.experiment, self.ranks)
 
     @property
     def learning_rate(self) -> float:
@@ -110,6 +119,18 @@ class StockTrainer(pufferl.PuffeRL):
             if not parameter.isfinite().all():
                 raise diverged(self.epoch - 1, f"the parameter {name} is not finite")
 
+    def _clip_gradients(self) -> Tensor:
+        """Scales the gradients down to max_grad_norm where they are longer; returns the norm that they had.
+
+        Raises ScoutError when that is not finite, before they are scaled by it.
+        """
+        parameters = [parameter for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if not norm.isfinite():
+            self._check_gradients()
+        nn.utils.clip_grads_with_norm_(parameters, self.experiment.trainer.max_grad_norm, norm)
+        return norm
+
     def _check_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.uncompiled_policy.parameters() if parameter.grad is not None]
         norms = torch.stack([gradient.norm() for gradient in gradients])
@@ -134,20 +155,25 @@ class StockTrainer(pufferl.PuffeRL):
         return ""
 
 
+def updates_of(experiment: Experiment, ranks: Ranks) -> int:
+    """Updates of a whole run: total_timesteps is of all ranks together, a batch of each."""
+    return -(-experiment.total_timesteps // (experiment.batch_size * ranks.size))
+
+
 def diverged(update: int, reason: str) -> ScoutError:
-    """The error that ends a run whose numbers are no longer finite; `update` counts from 0."""
-    return ScoutError(
+    """The error that ends a run whose numbers are no longer finite; `update` counts from 0. All ranks have it."""
+    return SharedError(
         f"training diverged in update {update + 1}: {reason}. Nothing of this update was saved; "
         "try a smaller optimizer.learning_rate or trainer.max_grad_norm"
     )
 
 
-def pufferl_config(experiment: Experiment, device: str) -> dict[str, Any]:
+def pufferl_config(experiment: Experiment, device: str, ranks: Ranks = ALONE) -> dict[str, Any]:
     """The dictionary that PuffeRL reads. What follows from other keys is derived here."""
     return {
         "env": experiment.mission.name,
         "device": device,
-        "seed": experiment.seed,
+        "seed": experiment.seed + ranks.rank * experiment.vecenv.num_envs,  # environment i's reset gets seed + i
         "total_timesteps": experiment.total_timesteps,
         "torch_deterministic": experiment.device.deterministic,
         "cpu_offload": experiment.device.cpu_offload,

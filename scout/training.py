@@ -5,33 +5,30 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scout.autotune import tuned
 from scout.build import build
-from scout.checkpoint import (
-    load_weights,
-    newest_state,
-    numbered_checkpoints,
-    remove_later_checkpoints,
-    save_checkpoint,
-)
+from scout.checkpoint import newest_state, numbered_checkpoints, remove_later_checkpoints
 from scout.config import AUTO, Experiment
+from scout.config_checks import check_ranks
 from scout.device import make_device, settled
-from scout.files import FILM, HELD_OUT
-from scout.held_out import HeldOut
+from scout.files import FILM
+from scout.held_out import is_due
 from scout.mission import make_game
-from scout.progress import TrainingProgress
+from scout.rank_link import LONG_PATIENCE, Watch, joined, reporting, uses_cuda
+from scout.rank_state import joined_state, ranks_of
+from scout.ranks import ALONE, Ranks
 from scout.resume import changes
 from scout.run_folder import RunFolder, load_experiment
+from scout.scribe import Hopeless, Pruned, Scribe
 from scout.signals import Interrupted, Signals
 from scout.sizes import naming_keys_when_out_of_memory
 from scout.state import rollout_state, whole_state
 from scout.tracking import Tracker
-from scout.trainer import StockTrainer
+from scout.trainer import StockTrainer, updates_of
 from scout.vecenv import WorkerFailure
 
 log = logging.getLogger(__name__)
@@ -50,16 +47,12 @@ class TrainingResult:
     """The last value of the metric `sweep.objective`; None when it has none."""
 
 
-class Pruned(Exception):
-    """The run's sweep gave it up."""
-
-
-Hopeless = Callable[[int, float], bool]
-"""Whether to give a run up after an evaluation, of that number (from 1) and that held-out return."""
-
-
 def train(
-    experiment: Experiment, run_dir: Path, resumed: bool = False, hopeless: Hopeless | None = None
+    experiment: Experiment,
+    run_dir: Path,
+    resumed: bool = False,
+    ranks: Ranks = ALONE,
+    hopeless: Hopeless | None = None,
 ) -> TrainingResult:
     """Trains, and leaves a complete run folder at `run_dir`; `resumed`, the run in that folder goes on.
 
@@ -67,48 +60,107 @@ def train(
     change. One that is `hopeless` ends early, as pruned. Raises ScoutError for what the user can mend, and Interrupted
     when a signal ended the run. Whatever ends it, its state, its metrics and W&B's run are closed, and no worker
     process stays behind.
+
+    In a job of several processes each calls this with its `ranks`. What the first one is given counts, and it alone
+    writes and speaks; what ends one of them ends all.
     """
-    with naming_keys_when_out_of_memory(), Signals() as signals:
-        return _train(experiment, run_dir, resumed, signals, hopeless)
+    job = experiment, run_dir, resumed
+    with (
+        joined(ranks, job, lambda job: uses_cuda(job[0].device.name)) as (ranks, (experiment, run_dir, resumed)),
+        reporting(ranks),
+        naming_keys_when_out_of_memory(),
+        Signals(ranks.size > 1) as signals,
+        Watch(ranks, signals),
+    ):
+        return _train(experiment, run_dir, resumed, signals, ranks, hopeless)
 
 
 def _train(
-    experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals, hopeless: Hopeless | None
+    experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals, ranks: Ranks, hopeless: Hopeless | None
 ) -> TrainingResult:
+    check_ranks(experiment, ranks)
+    if ranks.link is not None:
+        ranks.link.run_dir = run_dir
+    folder, changed, state = ranks.agreed(lambda: _opened(experiment, run_dir, resumed, ranks))
+    changed, state = ranks.from_first((changed, state), "the checkpoint")
+    if state is not None and state["agent_steps"] >= experiment.total_timesteps:
+        result = None if folder is None else _finished(experiment, folder, state)
+    else:
+        device = ranks.agreed(lambda: make_device(experiment.device, ranks))
+        settled_here = ranks.from_first(settled(experiment, device), "the config")
+        trainer = ranks.agreed(lambda: _built(settled_here, device, run_dir, state, ranks))
+        try:
+            ranks.share_weights(trainer.uncompiled_policy)
+            if folder is None:
+                _loop(trainer, None, signals)
+                result = None
+            else:
+                if state is not None:
+                    changed += _other_ranks(state, trainer)
+                result = _run(trainer, folder, signals, changed if resumed else None, hopeless)
+        finally:
+            trainer.close()
+    result = ranks.from_first(result, "the result", LONG_PATIENCE)
+    assert result is not None
+    return result
+
+
+def _opened(
+    experiment: Experiment, run_dir: Path, resumed: bool, ranks: Ranks
+) -> tuple[RunFolder | None, list[str], dict[str, Any] | None]:
+    """The run's folder, what differs in a run that goes on, and its newest state: for the first rank."""
+    if not ranks.first:
+        return None, [], None
     folder = RunFolder.of(run_dir) if resumed else RunFolder(run_dir)
     changed = changes(load_experiment(run_dir), experiment) if resumed else []
-    state = newest_state(run_dir) if resumed else None
-    if state is not None and state["agent_steps"] >= experiment.total_timesteps:
-        log.info(
-            "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
-            *(_relative(run_dir), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
-        )
-        result = _result(experiment, folder, state["agent_steps"])
-        folder.close_finished(state["agent_steps"])
-        return result
-    device = make_device(experiment.device)
-    experiment = settled(experiment, device)
+    return folder, changed, newest_state(run_dir) if resumed else None
+
+
+def _finished(experiment: Experiment, folder: RunFolder, state: dict[str, Any]) -> TrainingResult:
+    """Of a run that has nothing left to do."""
+    log.info(
+        "%s is finished: it has %s of %s agent steps. A larger total_timesteps makes it go on",
+        *(_relative(folder.path), f"{state['agent_steps']:,}", f"{experiment.total_timesteps:,}"),
+    )
+    result = _result(experiment, folder, state["agent_steps"])
+    folder.close_finished(state["agent_steps"])
+    return result
+
+
+def _built(
+    experiment: Experiment, device: str, run_dir: Path, state: dict[str, Any] | None, ranks: Ranks
+) -> StockTrainer:
     game = make_game(experiment.mission)
     if experiment.vecenv.num_envs == AUTO:
-        experiment = tuned(experiment, game, device, folder.path)
-    steps = -(-experiment.total_timesteps // experiment.batch_size) * experiment.batch_size // experiment.total_agents
-    if steps < game.game.max_steps:
+        experiment = tuned(experiment, game, device, run_dir)
+    steps = updates_of(experiment, ranks) * experiment.batch_size // experiment.total_agents
+    if steps < game.game.max_steps and ranks.first:
         log.warning(
             "Each environment plays %d steps, an episode has %d: none will end, so there will be no episode_return",
             *(steps, game.game.max_steps),
         )
-    trainer = build(experiment, game, device, state)
+    trainer = build(experiment, game, device, state, ranks)
     network = trainer.uncompiled_policy
     parameters = sum(parameter.numel() for parameter in network.parameters())
     log.info("Network: %s, %s parameters, %s", type(network).__name__, f"{parameters:,}", experiment.device.precision)
-    try:
-        return _run(experiment, trainer, folder, signals, changed if resumed else None, hopeless)
-    finally:
-        trainer.close()
+    return trainer
+
+
+def _other_ranks(state: dict[str, Any], trainer: StockTrainer) -> list[str]:
+    """Says what becomes of the environments of a run that goes on with another number of processes."""
+    each, now = trainer.experiment.vecenv.num_envs, trainer.ranks.size
+    before = ranks_of(state, each)
+    if before == now:
+        return []
+    few, many = min(before, now) * each, max(before, now) * each - 1
+    log.warning(
+        "The run had %d process%s of %d environments and goes on with %d: environments %d to %d %s",
+        *(before, "es" if before > 1 else "", each, now, few, many, "begin anew" if now > before else "are left out"),
+    )
+    return [f"processes: {before} -> {now}"]
 
 
 def _run(
-    experiment: Experiment,
     trainer: StockTrainer,
     folder: RunFolder,
     signals: Signals,
@@ -116,8 +168,11 @@ def _run(
     hopeless: Hopeless | None,
 ) -> TrainingResult:
     """The run proper: whatever ends it, status.json and W&B say how. `changed`: what differs in a run that goes on."""
+    experiment, ranks = trainer.experiment, trainer.ranks
     tracker = Tracker(experiment, folder.path, folder.wandb_id)
     state, reason = "failed", None
+    if ranks.link is not None:
+        ranks.link.when_stuck = lambda error: folder.finish("failed", str(error), agent_steps=trainer.global_step)
     try:
         if changed is None:
             folder.start(experiment)
@@ -128,8 +183,13 @@ def _run(
             log.info("Going on after update %d, %s agent steps", trainer.epoch, f"{trainer.global_step:,}")
             for change in changed:
                 log.info("Changed: %s", change)
+        if ranks.size > 1:
+            log.info("Processes: %d, each with %d environments", ranks.size, experiment.vecenv.num_envs)
         log.info("Run folder: %s", _relative(folder.path))
-        _loop(experiment, trainer, folder, tracker, signals, hopeless)
+        scribe = Scribe(trainer, folder, tracker, hopeless)
+        with scribe:
+            _loop(trainer, scribe, signals)
+        scribe.close()
         state, result = "finished", _result(experiment, folder, trainer.global_step)
     except Pruned as error:
         state, reason, result = "pruned", str(error), _result(experiment, folder, trainer.global_step)
@@ -151,60 +211,57 @@ def _run(
     return result
 
 
-def _loop(
-    experiment: Experiment,
-    trainer: StockTrainer,
-    folder: RunFolder,
-    tracker: Tracker,
-    signals: Signals,
-    hopeless: Hopeless | None,
-) -> None:
-    def save(before_rollout: dict[str, Any] | None = None) -> None:
-        folder.sync()
-        state = whole_state(trainer, before_rollout)
-        save_checkpoint(folder.path, state, state["update"], experiment.checkpoint.keep)
-
-    game = trainer.vecenv.driver_env.env_cfg
-    held_out = HeldOut(trainer, game, folder)
-    progress = TrainingProgress(experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step)
-    with progress:
-        while trainer.global_step < experiment.total_timesteps:
-            if signals.stop is not None:
-                raise Interrupted(signals.stop)
-            before_rollout, steps_before = rollout_state(trainer), trainer.global_step
-            try:
-                metrics = update(trainer, game.game.max_steps)
-            except WorkerFailure:
-                save(before_rollout)
-                raise
-            judged = held_out.due(steps_before)
-            if judged:
-                metrics |= held_out.judge()
-            folder.log(metrics)
-            tracker.log(metrics)
-            progress.show(metrics)
-            finished = trainer.global_step >= experiment.total_timesteps
-            asked = signals.stop is not None or signals.checkpoint
-            if finished or asked or judged or trainer.epoch % experiment.checkpoint.interval == 0:
-                signals.checkpoint = False
-                save()
-            if judged:
-                held_out.keep_best()
-                number, value = trainer.global_step // (experiment.evaluation.every or 1), metrics[HELD_OUT]
-                if hopeless is not None and not finished and hopeless(number, value):
-                    raise Pruned(f"evaluation {number} gave {value:.2f}, which its sweep took for hopeless")
-    tracker.log_checkpoint(load_weights(str(folder.path)).path)
-    if experiment.evaluation.film:
-        log.info("Filming an episode")
-        film = held_out.film()
-        if film is not None:
-            tracker.log_film(film)
-
-
 def _result(experiment: Experiment, folder: RunFolder, agent_steps: int) -> TrainingResult:
     checkpoint, last_return = numbered_checkpoints(folder.path)[-1], (folder.returns() or [None])[-1]
     objective = folder.objective(experiment.sweep.objective)
     return TrainingResult(folder.path, checkpoint, agent_steps, last_return, objective)
+
+
+def _loop(trainer: StockTrainer, scribe: Scribe | None, signals: Signals) -> None:
+    """Updates until the run is over. All ranks go through it in step; only the first has a scribe."""
+    experiment, ranks, saved = trainer.experiment, trainer.ranks, trainer.epoch
+    max_steps = trainer.vecenv.driver_env.env_cfg.game.max_steps
+
+    def save(before_rollout: dict[str, Any] | None = None) -> None:
+        nonlocal saved
+        state = whole_state(trainer, before_rollout) if ranks.size == 1 else joined_state(trainer, ranks)
+        if scribe is not None and state is not None:
+            scribe.save(state)
+        saved = trainer.epoch
+
+    if ranks.size > 1 and trainer.epoch == 0:  # nobody can ask a rank that died for its part: one lies there always
+        save()
+    judged = False
+    while trainer.global_step < experiment.total_timesteps:
+        # All stop and store after the same update, whichever of them were told to.
+        patience = LONG_PATIENCE if judged else None
+        wishes = [signals.stop or 0, int(signals.checkpoint)]
+        stop, checkpoint = ranks.largest(wishes, "the wish to stop", patience)
+        if (stop or checkpoint) and saved != trainer.epoch:
+            save()
+        if checkpoint:
+            signals.checkpoint = False
+        if stop:
+            raise Interrupted(stop)
+        before_rollout, steps_before = rollout_state(trainer), trainer.global_step
+        try:
+            metrics = update(trainer, max_steps)
+        except WorkerFailure:
+            if ranks.size == 1:
+                save(before_rollout)
+            raise
+        judged = is_due(experiment, steps_before, trainer.global_step)
+        if scribe is not None:
+            scribe.log(metrics, judged)
+        if (
+            judged
+            or trainer.global_step >= experiment.total_timesteps
+            or trainer.epoch % experiment.checkpoint.interval == 0
+        ):
+            save()
+        if judged and scribe is not None:
+            scribe.keep_best()
+            scribe.give_up_if_hopeless(metrics)
 
 
 def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from scout.config import VecenvConfig
 from scout.environment import EnvFactory, Start
 from scout.errors import ScoutError
+from scout.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -241,14 +242,19 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
 
 
 def make_vecenv(
-    config: VecenvConfig, game: MettaGridConfig, run_seed: int, state: dict[str, Tensor] | None = None
+    config: VecenvConfig,
+    game: MettaGridConfig,
+    run_seed: int,
+    state: dict[str, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Any:
-    """The vectorised environments of a run, [num_envs x agents] of them acting as one batch.
+    """The vectorised environments of a run, or a rank's part of them: [num_envs x agents] acting as one batch.
 
     `state` is a record's: environments then go on from there once they are reset. Under `consecutive` the early resets
     are drawn from numpy's global generator: seed it before.
     """
-    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset, config.stale_first_action)
+    first = ranks.rank * config.num_envs
+    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset, config.stale_first_action, first)
     record = Record(config.num_envs, game.game.num_agents, config.stale_first_action)
     starts: list[Start | None] = [None] * config.num_envs
     if state is not None:

@@ -27,7 +27,8 @@ from scout.checkpoint import read_checkpoint
 from scout.config import Experiment
 from scout.config_checks import check_machine
 from scout.errors import ScoutError
-from scout.training import TrainingProgress, train
+from scout.progress import TrainingProgress
+from scout.training import train
 from scout.validation import all_keys
 
 CASES = int(os.environ.get("SCOUT_CASES", 0))

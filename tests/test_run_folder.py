@@ -203,7 +203,7 @@ def test_an_interrupted_run_is_recorded_as_interrupted(tmp_path: Path, monkeypat
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scout.training.save_checkpoint", interrupt)
+    monkeypatch.setattr("scout.scribe.save_checkpoint", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_experiment(), tmp_path / "run")
     status = status_of(tmp_path / "run")

@@ -1,0 +1,357 @@
+"""One run on several processes: the same as one process with the environments of all, one record, one end for all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, run_script, tiny_experiment, tiny_overrides, wait_until
+from rank_helpers import UPDATES, VARIANTS, Job, experiment_of, updates
+
+from scout.checkpoint import newest_state, numbered_checkpoints
+from scout.config_checks import check_machine, check_ranks
+from scout.errors import ScoutError
+from scout.rank_state import own_state, ranks_of
+from scout.ranks import ALONE, Ranks
+from scout.run_folder import load_experiment
+
+EXCURSIONS: dict[str, Any] = {"trainer": {"excursion_share": 0.3, "excursion_length": 5}}
+LONG: dict[str, Any] = {**EXCURSIONS, "total_timesteps": 30 * 512, "checkpoint": {"interval": 4, "keep": 100}}
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    path = run_dir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{key: value for key, value in line.items() if not key.startswith("performance/")} for line in lines]
+
+
+def status_of(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "status.json").read_text())
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Job]]:
+    """Starts `torchrun train.py` with two processes, and ends what is left of it."""
+    jobs: list[Job] = []
+
+    def begin(*overrides: str, restarts: int = 0) -> Job:
+        jobs.append(Job("train.py", *overrides, restarts=restarts))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        job.kill()
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[dict[str, Any]]]]:
+    """What each of two ranks has of each variant after each of five updates, with excursions and ends of episodes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    try:
+        code, shown = Job(str(ROOT / "tests" / "rank_helpers.py"), str(folder)).end()
+    finally:
+        del os.environ["PYTHONPATH"]
+    assert code == 0, shown
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_ranks_have_the_same_parameters_after_every_update(
+    variant: str, both: list[dict[str, list[dict[str, Any]]]]
+) -> None:
+    """Bit for bit, though each played other environments; losses, scale of rewards and generators are alike too."""
+    ranks = [found[variant] for found in both]
+    assert len(ranks[0]) == UPDATES
+    for first, second in zip(*ranks, strict=True):
+        for name, parameter in first["parameters"].items():
+            assert torch.equal(parameter, second["parameters"][name]), name
+        assert torch.equal(first["generator"], second["generator"])
+        assert first["losses"] == second["losses"]
+        assert first["reward_scale"] == second["reward_scale"]
+        assert not torch.equal(first["first_observations"], second["first_observations"])
+        assert first["excursion"].any()
+    assert sum(int(update["ended"].sum()) for rank in ranks for update in rank) > 0
+    if "target_kl" in VARIANTS[variant].get("trainer", {}):
+        assert any(update["losses"]["minibatches"] < 8 for update in ranks[0])
+
+
+def test_two_ranks_are_one_process_with_the_environments_of_both(
+    both: list[dict[str, list[dict[str, Any]]]],
+) -> None:
+    """After five updates on the same minibatches all parameters and losses agree to 1e-5, and all actions."""
+    alone = updates(ALONE, experiment_of(1))
+    for first, second, whole in zip(*(found["plain"] for found in both), alone, strict=True):
+        for name, parameter in first["parameters"].items():
+            torch.testing.assert_close(parameter, whole["parameters"][name], rtol=0, atol=1e-5)
+        assert first["losses"] == pytest.approx(whole["losses"], abs=1e-5)
+        assert first["reward_scale"] == pytest.approx(whole["reward_scale"])
+        for part in (
+            "actions",
+            "excursion",
+            "ended",
+        ):  # segments of the whole: both agents' first ones, then their second
+            pairs = zip(first[part].chunk(2), second[part].chunk(2), strict=True)
+            assert torch.equal(torch.cat([half for pair in pairs for half in pair]), whole[part]), part
+        assert first["agent_steps"] == second["agent_steps"] == whole["agent_steps"]
+        assert (first["episodes"], second["episodes"]) == (whole["episodes"], 0)  # the first rank logs those of both
+    moved = [
+        (alone[0]["parameters"][name] - alone[-1]["parameters"][name]).abs().max() for name in alone[0]["parameters"]
+    ]
+    assert max(moved) > 1e-3
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_two_makes_one_run(start: Callable[..., Job], tmp_path: Path) -> None:
+    """One folder, one line an update, the steps of both; held-out evaluation, and all that one process leaves."""
+    run_dir = tmp_path / "runs" / "run"
+    changes = {**EXCURSIONS, "total_timesteps": 1024, "evaluation": {"every": 512, "episodes": 1}}
+    code, shown = start(*tiny_overrides(**changes), f"hydra.run.dir={run_dir}").end()
+    assert code == 0, shown
+    assert [path.name for path in run_dir.parent.iterdir()] == ["run"]
+    assert {path.name for path in run_dir.iterdir()} == {
+        *("checkpoints", "config.yaml", "metrics.jsonl", "status.json", "train.log", "versions.json")
+    }
+    lines = metrics_of(run_dir)
+    assert [(line["update"], line["agent_steps"]) for line in lines] == [(1, 512), (2, 1024)]
+    assert all("evaluation/return" in line for line in lines)
+    assert shown.count("Run folder:") == 1
+    assert "Processes: 2, each with 4 environments" in shown
+    assert "Traceback" not in shown
+    assert status_of(run_dir)["state"] == "finished"
+    assert load_experiment(run_dir) == tiny_experiment(**changes)
+    state = newest_state(run_dir)
+    assert state is not None
+    assert state["trainer"]["lstm_h"].shape == (2 * 16, 16)  # of the agents of both
+    assert state["environments"]["actions"].shape[::2] == (8, 4)
+    assert len(state["trainer"]["excursions"]["left"]) == 32
+    played = [state["environments"]["actions"][i, : state["environments"]["steps"][i]] for i in range(8)]
+    assert not any(torch.equal(played[i], played[i + 4]) for i in range(4))
+
+
+def test_a_mistake_is_said_once(start: Callable[..., Job], tmp_path: Path) -> None:
+    """What no job of several processes can be is refused in one message, with what to take instead; nothing is left."""
+    run_dir = tmp_path / "run"
+    names = ["trainer=pufferl", "vecenv.num_envs=auto"]
+    overrides = [
+        line for line in tiny_overrides(wandb={"mode": "disabled"}) if not line.startswith(("trainer", "vecenv"))
+    ]
+    code, shown = start(*overrides, *names, f"hydra.run.dir={run_dir}").end()
+    assert code == 1
+    assert shown.count("trainer=pufferl trains in one process, not in 2: take trainer=ppo") == 1
+    assert shown.count("vecenv.num_envs=auto is measured in one process") == 1
+    assert "scout/" not in shown
+    assert not (run_dir / "status.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("train.py", "-m", "seed=1,2"), "-m makes a run of one process for each value"),
+        (("train.py", "seeed=1"), "seeed=1 is not a key"),
+        (("train.py", "seed=x"), "seed=x is not valid"),
+        (("evaluate.py", "policy=noop"), "evaluate.py is no job for torchrun"),
+    ],
+)
+def test_mistakes_before_the_ranks_meet_are_the_first_ones_to_say(
+    command: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """The first one's message is all that is printed; the other waits until torchrun ends it, or for some seconds."""
+    ends: list[subprocess.Popen[str]] = []
+    for rank in (0, 1):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}
+        whole = [sys.executable, *command, f"hydra.run.dir={tmp_path}"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        ends.append(subprocess.Popen(whole, cwd=ROOT, env=environment, **pipes))
+    out, err = ends[0].communicate(timeout=60)
+    assert (ends[0].returncode, out, len(err.splitlines())) == (1, "", 1), err
+    assert said in err
+    assert ends[1].poll() is None
+    ends[1].terminate()
+    assert ends[1].communicate(timeout=60) == ("", "")
+
+
+# -- death -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rank_that_dies_ends_the_job_with_a_checkpoint(start: Callable[..., Job], tmp_path: Path) -> None:
+    """After kill -9 of the second rank all is over within 30 seconds; the first says what to go on from."""
+    run_dir = tmp_path / "run"
+    endless = tiny_overrides(**EXCURSIONS, total_timesteps=10**9, checkpoint={"interval": 10**6})
+    job = start(*endless, f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 2)
+    job.rank(1).kill()
+    code, shown = job.end(timeout=30)
+    assert code == 1
+    assert shown.count("another rank is gone (") == 1
+    assert f"resume={run_dir} goes on from checkpoint 000000.pt" in shown
+    assert "scout/" not in shown  # no traceback of ours
+    status = status_of(run_dir)
+    assert status["state"] == "failed"
+    assert "another rank is gone" in status["reason"]
+    state = newest_state(run_dir)
+    assert state is not None
+    assert state["agent_steps"] == 0
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever_for_a_rank_that_hangs(start: Callable[..., Job], tmp_path: Path) -> None:
+    """With the second rank stopped and SIGTERM for the job, the first one has recorded it and left after 10 seconds."""
+    run_dir = tmp_path / "run"
+    job = start(*tiny_overrides(total_timesteps=10**9, checkpoint={"interval": 3}), f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 3)
+    first, second = job.rank(0), job.rank(1)
+    second.suspend()
+    job.process.send_signal(signal.SIGTERM)
+    first.wait(timeout=15)
+    status = status_of(run_dir)
+    assert status["state"] == "failed"
+    assert "another rank is gone (nothing came for 10 seconds)" in status["reason"]
+    second.kill()
+    _, shown = job.end(timeout=30)
+    assert f"resume={run_dir} goes on from checkpoint 00000" in shown
+
+
+@pytest.mark.slow
+def test_the_last_one_speaks_where_the_first_is_gone(start: Callable[..., Job], tmp_path: Path) -> None:
+    """After kill -9 of the first rank the second says once what to go on from."""
+    run_dir = tmp_path / "run"
+    job = start(*tiny_overrides(total_timesteps=10**9, checkpoint={"interval": 10**6}), f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 2)
+    job.rank(0).kill()
+    code, shown = job.end(timeout=30)
+    assert code == 1
+    assert shown.count("rank 1: another rank is gone (") == 1
+    assert f"resume={run_dir} goes on from checkpoint 000000.pt" in shown
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_job_again_and_it_goes_on(start: Callable[..., Job], tmp_path: Path) -> None:
+    """With --max-restarts=1 and a rank killed, the run is finished in its folder, each update once."""
+    run_dir = tmp_path / "runs" / "run"
+    job = start(*tiny_overrides(**LONG), f"hydra.run.dir={run_dir}", restarts=1)
+    wait_until(lambda: len(metrics_of(run_dir)) > 5)
+    job.rank(1).kill()
+    code, shown = job.end()
+    assert code == 0, shown
+    assert [path.name for path in run_dir.parent.iterdir()] == ["run"]
+    assert [line["update"] for line in metrics_of(run_dir)] == list(range(1, 31))
+    status = status_of(run_dir)
+    assert (status["state"], status["resumed"][0]["update"]) == ("finished", 4)
+
+
+# -- stopping and going on ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_stopped_job_goes_on_exactly(start: Callable[..., Job], tmp_path: Path) -> None:
+    """Stopped by SIGTERM and resumed with as many processes, it has the numbers of one left alone, to the last bit.
+
+    Resumed in one process, or in two what one process began, it goes on too, says so, and follows the schedule of its
+    agent steps.
+    """
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    assert start(*tiny_overrides(**LONG), f"hydra.run.dir={whole}").end()[0] == 0
+    job = start(*tiny_overrides(**LONG), f"hydra.run.dir={run_dir}")
+    wait_until(lambda: len(metrics_of(run_dir)) > 5)
+    job.process.send_signal(signal.SIGTERM)
+    _, shown = job.end()
+    assert f"resume={run_dir} goes on" in shown
+    status = status_of(run_dir)
+    assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
+    stopped = numbered_checkpoints(run_dir)[-1]
+    assert int(stopped.stem) == len(metrics_of(run_dir)) < 30
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(run_dir), str(copy)], check=True)
+
+    assert start(f"resume={run_dir}").end()[0] == 0
+    assert metrics_of(run_dir) == metrics_of(whole)
+    first, second = newest_state(run_dir), newest_state(whole)
+    assert first is not None
+    assert second is not None
+    for name, tensor in first["model"].items():
+        assert torch.equal(tensor, second["model"][name])
+
+    done = run_script("train.py", f"resume={copy}", "checkpoint.interval=1")
+    assert done.returncode == 0, done.stderr
+    assert "had 2 processes of 4 environments and goes on with 1: environments 4 to 7 are left out" in done.stderr
+    assert "Changed: processes: 2 -> 1" in done.stderr
+    updates_of_both = int(stopped.stem)
+    lines = metrics_of(copy)
+    assert [line["update"] for line in lines] == list(range(1, updates_of_both + (30 - updates_of_both) * 2 + 1))
+    assert lines[-1]["agent_steps"] == 30 * 512
+    # The cosine at the same agent steps: what two ranks do in one update takes one process two.
+    rates = {line["agent_steps"]: line["optimizer/learning_rate"] for line in metrics_of(whole)}
+    for line in lines[updates_of_both + 1 :: 2]:
+        assert line["optimizer/learning_rate"] < rates[line["agent_steps"]]
+    for line in lines[updates_of_both::2]:
+        assert line["optimizer/learning_rate"] == pytest.approx(rates[line["agent_steps"] + 256], rel=1e-6)
+
+
+# -- without any others ------------------------------------------------------------------------------------------------
+
+
+def test_what_torchrun_says_is_read_and_nothing_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its variables make the third of four ranks, the second of its machine; without them a process is alone."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert Ranks.from_environment() == ALONE
+    values = {"RANK": 2, "WORLD_SIZE": 4, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "TORCHELASTIC_RESTART_COUNT": 3}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    assert Ranks.from_environment() == Ranks(2, 4, 1, 2, 3)
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(ScoutError, match="RANK=4 is not below WORLD_SIZE=4"):
+        Ranks.from_environment()
+
+
+def test_each_rank_has_its_own_rows_of_what_is_drawn() -> None:
+    """Of six rows for three ranks of two agents each the last has the last two; alone one has all."""
+    drawn = torch.arange(12).view(6, 2)
+    assert Ranks(2, 3).own(drawn).tolist() == [[8, 9], [10, 11]]
+    assert torch.equal(ALONE.own(drawn), drawn)
+
+
+def test_a_state_is_taken_apart_for_the_ranks_that_there_are() -> None:
+    """Of the state of two ranks each has its half, a third begins anew, and numbers that all share stay whole."""
+    state = {
+        "model": {"weight": torch.ones(6)},
+        "environments": {"episodes": torch.tensor([5, 6, 7, 8])},
+        "trainer": {"lstm_h": torch.arange(8.0).view(4, 2), "reward_scale": {"mean": torch.tensor(3.0)}},
+    }
+    assert ranks_of(state, environments=2) == 2
+    second = own_state(state, Ranks(1, 3), 2)
+    assert second["environments"]["episodes"].tolist() == [7, 8]
+    assert second["trainer"]["lstm_h"].tolist() == [[4, 5], [6, 7]]
+    third = own_state(state, Ranks(2, 3), 2)
+    assert third["environments"] is None
+    assert third["trainer"]["lstm_h"].tolist() == [[0, 0], [0, 0]]
+    for part in (second, third):
+        assert part["model"] is state["model"]
+        assert part["trainer"]["reward_scale"]["mean"] == 3
+    assert own_state(state, ALONE, 4) is state
+
+
+def test_what_the_ranks_of_a_job_cannot_do_together_is_refused() -> None:
+    """More environments than have maps of their own, less than a batch of each, more workers than a share of cores."""
+    with pytest.raises(ScoutError, match="more than the 8192 environments of a run: take 2 or fewer"):
+        check_ranks(tiny_experiment(), Ranks(0, 4096))
+    with pytest.raises(ScoutError, match="set total_timesteps=1024 or more"):
+        check_ranks(tiny_experiment(), Ranks(0, 4))
+    check_ranks(tiny_experiment(), Ranks(0, 2))
+    cores = os.cpu_count() or 1
+    workers = tiny_experiment(vecenv={"name": "multiprocessing", "num_workers": 2, "num_envs": 2 * cores})
+    with pytest.raises(ScoutError, match=rf"vecenv.num_workers=2 .* for each of {cores} processes: take 1 or fewer"):
+        check_machine(workers, Ranks(0, cores, 0, cores))
