@@ -311,15 +311,12 @@ def test_every_key_of_an_evaluation_is_read() -> None:
 def test_every_key_of_a_training_run_is_read() -> None:
     """No key of conf/train.yaml is without effect: each is read outside of the schema and its checks.
 
-    Three exceptions: model.options are read by a network of one's own alone, resume is read before the config is
-    checked (cli.py), and the trainer's hyperparameters go to PuffeRL as a dictionary, see below.
+    Four exceptions: model.options are read by a network of one's own alone, resume is read before the config is
+    checked (cli.py), Hydra reads sweep.name (train.yaml), and the trainer's hyperparameters go to PuffeRL as a
+    dictionary, see below.
     """
-    elsewhere = {
-        "sweep.name",
-        "model.options",
-        "resume",
-        *(f"trainer.{name}" for name in type(Experiment().trainer).model_fields),
-    }
+    elsewhere = {"model.options", "resume", "sweep.name"}
+    elsewhere |= {f"trainer.{name}" for name in type(Experiment().trainer).model_fields}
     assert leaves(Experiment) - read_as_attributes(Experiment) - elsewhere == set()
 
 
