@@ -17,10 +17,12 @@ class Scribe:
     """Writes what a run comes to, after each update. A context manager, within which the progress is shown."""
 
     def __init__(self, trainer: StockTrainer, folder: RunFolder, tracker: Tracker) -> None:
-        self._experiment, self._folder, self._tracker = trainer.experiment, folder, tracker
+        experiment = trainer.experiment
+        self._folder, self._tracker = folder, tracker
+        self._keep, self._films = experiment.checkpoint.keep, experiment.evaluation.film
         self._held_out = HeldOut(trainer, trainer.vecenv.driver_env.env_cfg, folder)
         self._progress = TrainingProgress(
-            self._experiment.total_timesteps, self._experiment.log_interval, begun_at=trainer.global_step
+            experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step
         )
 
     def __enter__(self) -> Self:
@@ -41,7 +43,7 @@ class Scribe:
     def save(self, state: dict[str, Any]) -> None:
         """Writes a checkpoint, after the metrics that it must not be ahead of."""
         self._folder.sync()
-        save_checkpoint(self._folder.path, state, state["update"], self._experiment.checkpoint.keep)
+        save_checkpoint(self._folder.path, state, state["update"], self._keep)
 
     def keep_best(self) -> None:
         """Stores the network if the last evaluation was its best: after the update's own checkpoint."""
@@ -50,7 +52,7 @@ class Scribe:
     def close(self) -> None:
         """At the end of the run: sends its best checkpoint to W&B, and films an episode."""
         self._tracker.log_checkpoint(load_weights(str(self._folder.path)).path)
-        if not self._experiment.evaluation.film:
+        if not self._films:
             return
         log.info("Filming an episode")
         film = self._held_out.film()
