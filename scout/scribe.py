@@ -4,6 +4,7 @@ import logging
 from typing import Any, Self
 
 from scout.checkpoint import load_weights, save_checkpoint
+from scout.config import Experiment
 from scout.held_out import HeldOut
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
@@ -16,8 +17,7 @@ log = logging.getLogger(__name__)
 class Scribe:
     """Writes what a run comes to, after each update. A context manager, within which the progress is shown."""
 
-    def __init__(self, trainer: StockTrainer, folder: RunFolder, tracker: Tracker) -> None:
-        experiment = trainer.experiment
+    def __init__(self, experiment: Experiment, trainer: StockTrainer, folder: RunFolder, tracker: Tracker) -> None:
         self._folder, self._tracker = folder, tracker
         self._keep, self._films = experiment.checkpoint.keep, experiment.evaluation.film
         self._held_out = HeldOut(trainer, trainer.vecenv.driver_env.env_cfg, folder)
