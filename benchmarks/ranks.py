@@ -6,7 +6,6 @@ was found is kept in benchmarks/ranks.json; the model of cost in it (`predicted`
 compared with the others in docs/scaling.md, whose tables this writes. `--report` writes these anew and measures nothing.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from results_page import DOCS, markdown, put_table
-from turns import Clock, machine, write_record
+from results_page import DOCS
+from turns import Clock
 
 HERE = Path(__file__).resolve().parent
 RECORD, PAGE = HERE / "ranks.json", DOCS / "scaling.md"

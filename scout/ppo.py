@@ -46,9 +46,8 @@ class PPO(StockTrainer):
         self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma, ranks)
         self.excursions: Excursions | None = None
         self.excursion = torch.zeros(self.values.shape, dtype=torch.bool, device=device)  # steps that are part of one
-        self._acting: Any = network.forward_eval
-        if experiment.device.compile:
-            self._acting = torch.compile(self._acting)
+        acting: Any = network.forward_eval
+        self._acting: Any = torch.compile(acting) if experiment.device.compile else acting
         self._rolling_out = False
         self._ahead_by = 0  # updates that the schedule is beyond `epoch`, once the number of ranks has changed
         self._received: list[tuple[Any, Any]] = []  # steps that arrived after the last rollout and await their action
@@ -253,8 +252,7 @@ class PPO(StockTrainer):
         advantages = self._advantages(rewards)
         counted = self.counted
         returns = (advantages + acted_values)[counted]
-        unexplained = self.ranks.variance(returns - acted_values[counted])
-        explained_variance = 1 - unexplained / self.ranks.variance(returns)
+        explained_variance = 1 - self.ranks.variance(returns - acted_values[counted]) / self.ranks.variance(returns)
 
         minibatches = config.update_epochs * self.experiment.batch_size // config.minibatch_size
         measured: list[dict[str, Tensor]] = []
@@ -282,11 +280,10 @@ class PPO(StockTrainer):
             self.losses["minibatches"] = len(measured)
 
     def _learn(self, rows: Tensor, weights: Tensor, advantages: Tensor, acted_values: Tensor) -> dict[str, Tensor]:
-        """Accumulates the gradient of one minibatch of segments, in parts that fit in memory; returns its losses.
+        """Accumulates this rank's share of a minibatch's gradient, in parts that fit in memory; returns that of losses.
 
         All means are over the whole minibatch, of all ranks, so that the gradient does not depend on the parts: PuffeRL
-        adds the gradients of the parts' means, and normalizes each part's advantages by itself. What is returned is
-        this rank's share of the means, as its gradient is.
+        adds the gradients of the parts' means, and normalizes each part's advantages by itself.
         """
         config = self.experiment.trainer
         self.optimizer.zero_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from scout.rank_link import LONG_PATIENCE
 from scout.ranks import Ranks
 from scout.state import whole_state
 from scout.trainer import StockTrainer
@@ -19,12 +20,16 @@ log = logging.getLogger(__name__)
 PER_RANK = ("trainer", "environments")
 
 
-def joined_state(trainer: StockTrainer, ranks: Ranks) -> dict[str, Any] | None:
-    """The state of the whole run, for the first rank; None for the others, which take part nevertheless."""
-    state = whole_state(trainer)
+def joined_state(trainer: StockTrainer, before_rollout: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """The state of the whole run, for the first rank; None for the others, which take part nevertheless.
+
+    As it is now, or as it was before the rollout that has begun.
+    """
+    ranks, state = trainer.ranks, whole_state(trainer, before_rollout)
     if ranks.size == 1:
         return state
-    parts = ranks.gather({name: state[name] for name in PER_RANK}, "the checkpoint")
+    # The first rank may have to judge the run before it comes to this.
+    parts = ranks.gather({name: state[name] for name in PER_RANK}, "the checkpoint", LONG_PATIENCE)
     if parts is None:
         return None
     longest = max(part["environments"]["actions"].shape[1] for part in parts)

@@ -88,7 +88,7 @@ class Ranks:
             distributed.all_reduce(total)
         return total
 
-    def largest(self, numbers: list[int], what: str, patience: float | None = None) -> list[int]:
+    def largest(self, numbers: list[int], what: str) -> list[int]:
         """Of each number the largest that a rank has."""
         if self.size == 1:
             return numbers
@@ -96,7 +96,7 @@ class Ranks:
         from torch import distributed
 
         found = torch.tensor(numbers)
-        with self._together(what, patience):
+        with self._together(what):
             distributed.all_reduce(found, distributed.ReduceOp.MAX)
         return found.tolist()
 
@@ -147,14 +147,14 @@ class Ranks:
             with self._together("the first weights"):
                 distributed.broadcast(tensor, 0)
 
-    def gather[Thing](self, thing: Thing, what: str) -> list[Thing] | None:
+    def gather[Thing](self, thing: Thing, what: str, patience: float | None = None) -> list[Thing] | None:
         """What each rank has, in their order, for the first one; None for the others."""
         if self.size == 1:
             return [thing]
         from torch import distributed
 
         found: Any = [None] * self.size if self.first else None
-        with self._together(what):
+        with self._together(what, patience):
             distributed.gather_object(thing, found)
         return found
 

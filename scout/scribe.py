@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from scout.checkpoint import load_weights, save_checkpoint
+from scout.config import Experiment
 from scout.held_out import HeldOut
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
@@ -26,13 +27,19 @@ class Scribe:
     """Writes what a run comes to, after each update. A context manager, within which the progress is shown."""
 
     def __init__(
-        self, trainer: StockTrainer, folder: RunFolder, tracker: Tracker, hopeless: Hopeless | None = None
+        self,
+        experiment: Experiment,
+        trainer: StockTrainer,
+        folder: RunFolder,
+        tracker: Tracker,
+        hopeless: Hopeless | None,
     ) -> None:
-        self._experiment, self._folder, self._tracker = trainer.experiment, folder, tracker
-        self._hopeless = hopeless
+        self._folder, self._tracker, self._hopeless = folder, tracker, hopeless
+        self._keep, self._films = experiment.checkpoint.keep, experiment.evaluation.film
+        self._every, self._total = experiment.evaluation.every, experiment.total_timesteps
         self._held_out = HeldOut(trainer, trainer.vecenv.driver_env.env_cfg, folder)
         self._progress = TrainingProgress(
-            self._experiment.total_timesteps, self._experiment.log_interval, begun_at=trainer.global_step
+            experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step
         )
 
     def __enter__(self) -> Self:
@@ -44,10 +51,10 @@ class Scribe:
 
     def give_up_if_hopeless(self, metrics: dict[str, float]) -> None:
         """After an evaluation that was not the last: raises Pruned when the run's sweep takes it for hopeless."""
-        steps, every = metrics["agent_steps"], self._experiment.evaluation.every
-        if self._hopeless is None or every is None or steps >= self._experiment.total_timesteps:
+        steps = metrics["agent_steps"]
+        if self._hopeless is None or self._every is None or steps >= self._total:
             return
-        number, value = int(steps // every), self._held_out.last
+        number, value = int(steps // self._every), self._held_out.last
         if self._hopeless(number, value):
             raise Pruned(f"evaluation {number} gave {value:.2f}, which its sweep took for hopeless")
 
@@ -62,7 +69,7 @@ class Scribe:
     def save(self, state: dict[str, Any]) -> None:
         """Writes a checkpoint, after the metrics that it must not be ahead of."""
         self._folder.sync()
-        save_checkpoint(self._folder.path, state, state["update"], self._experiment.checkpoint.keep)
+        save_checkpoint(self._folder.path, state, state["update"], self._keep)
 
     def keep_best(self) -> None:
         """Stores the network if the last evaluation was its best: after the update's own checkpoint."""
@@ -71,7 +78,7 @@ class Scribe:
     def close(self) -> None:
         """At the end of the run: sends its best checkpoint to W&B, and films an episode."""
         self._tracker.log_checkpoint(load_weights(str(self._folder.path)).path)
-        if not self._experiment.evaluation.film:
+        if not self._films:
             return
         log.info("Filming an episode")
         film = self._held_out.film()

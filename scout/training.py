@@ -26,7 +26,7 @@ from scout.run_folder import RunFolder, load_experiment
 from scout.scribe import Hopeless, Pruned, Scribe
 from scout.signals import Interrupted, Signals
 from scout.sizes import naming_keys_when_out_of_memory
-from scout.state import rollout_state, whole_state
+from scout.state import rollout_state
 from scout.tracking import Tracker
 from scout.trainer import StockTrainer, updates_of
 from scout.vecenv import WorkerFailure
@@ -186,7 +186,7 @@ def _run(
         if ranks.size > 1:
             log.info("Processes: %d, each with %d environments", ranks.size, experiment.vecenv.num_envs)
         log.info("Run folder: %s", _relative(folder.path))
-        scribe = Scribe(trainer, folder, tracker, hopeless)
+        scribe = Scribe(experiment, trainer, folder, tracker, hopeless)
         with scribe:
             _loop(trainer, scribe, signals)
         scribe.close()
@@ -224,19 +224,16 @@ def _loop(trainer: StockTrainer, scribe: Scribe | None, signals: Signals) -> Non
 
     def save(before_rollout: dict[str, Any] | None = None) -> None:
         nonlocal saved
-        state = whole_state(trainer, before_rollout) if ranks.size == 1 else joined_state(trainer, ranks)
+        state = joined_state(trainer, before_rollout)
         if scribe is not None and state is not None:
             scribe.save(state)
         saved = trainer.epoch
 
     if ranks.size > 1 and trainer.epoch == 0:  # nobody can ask a rank that died for its part: one lies there always
         save()
-    judged = False
     while trainer.global_step < experiment.total_timesteps:
         # All stop and store after the same update, whichever of them were told to.
-        patience = LONG_PATIENCE if judged else None
-        wishes = [signals.stop or 0, int(signals.checkpoint)]
-        stop, checkpoint = ranks.largest(wishes, "the wish to stop", patience)
+        stop, checkpoint = ranks.largest([signals.stop or 0, int(signals.checkpoint)], "the wish to stop")
         if (stop or checkpoint) and saved != trainer.epoch:
             save()
         if checkpoint:

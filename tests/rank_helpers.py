@@ -25,10 +25,11 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--n
 class Job:
     """A job of two processes that torchrun starts."""
 
-    def __init__(self, *command: str, restarts: int = 0) -> None:
+    def __init__(self, *command: str, restarts: int = 0, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [*TORCHRUN, f"--max-restarts={restarts}", *command],
             cwd=ROOT,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -133,5 +134,5 @@ def take_the_segments_of_both(trainer: PPO) -> None:
 if __name__ == "__main__":
     with joined(Ranks.from_environment(), None, lambda _: False) as (ranks, _):
         assert ranks != ALONE
-        found = {name: updates(ranks, experiment_of(ranks.size, **changes)) for name, changes in VARIANTS.items()}
+        found = updates(ranks, experiment_of(ranks.size, **VARIANTS[sys.argv[2]]))
         torch.save(found, Path(sys.argv[1]) / f"{ranks.rank}.pt")

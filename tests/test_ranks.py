@@ -53,27 +53,27 @@ def start() -> Iterator[Callable[..., Job]]:
 # -- learning ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[dict[str, Any]]]]:
-    """What each of two ranks has of each variant after each of five updates, with excursions and ends of episodes."""
-    folder = tmp_path_factory.mktemp("ranks")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    try:
-        code, shown = Job(str(ROOT / "tests" / "rank_helpers.py"), str(folder)).end()
-    finally:
-        del os.environ["PYTHONPATH"]
+Found = list[list[dict[str, Any]]]
+"""Of each rank, what it has after each update."""
+
+
+def of_both_ranks(folder: Path, variant: str) -> Found:
+    """Five updates of two ranks, with excursions and episodes that end."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    code, shown = Job(str(ROOT / "tests" / "rank_helpers.py"), str(folder), variant, env=environment).end()
     assert code == 0, shown
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_both_ranks_have_the_same_parameters_after_every_update(
-    variant: str, both: list[dict[str, list[dict[str, Any]]]]
-) -> None:
-    """Bit for bit, though each played other environments; losses, scale of rewards and generators are alike too."""
-    ranks = [found[variant] for found in both]
-    assert len(ranks[0]) == UPDATES
-    for first, second in zip(*ranks, strict=True):
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return of_both_ranks(tmp_path_factory.mktemp("ranks"), "plain")
+
+
+def assert_in_step(both: Found) -> None:
+    """All is the same on both ranks after each update, but for the environments."""
+    assert len(both[0]) == UPDATES
+    for first, second in zip(*both, strict=True):
         for name, parameter in first["parameters"].items():
             assert torch.equal(parameter, second["parameters"][name]), name
         assert torch.equal(first["generator"], second["generator"])
@@ -81,17 +81,28 @@ def test_both_ranks_have_the_same_parameters_after_every_update(
         assert first["reward_scale"] == second["reward_scale"]
         assert not torch.equal(first["first_observations"], second["first_observations"])
         assert first["excursion"].any()
-    assert sum(int(update["ended"].sum()) for rank in ranks for update in rank) > 0
+    assert sum(int(update["ended"].sum()) for rank in both for update in rank) > 0
+
+
+def test_both_ranks_have_the_same_parameters_after_every_update(both: Found) -> None:
+    """Bit for bit, though each played other environments; losses, scale of rewards and generators are alike too."""
+    assert_in_step(both)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "plain"])
+def test_ranks_stay_in_step_under_other_settings(variant: str, tmp_path: Path) -> None:
+    """The same bits with worker processes, priorities and an early end, parts of minibatches, and in bfloat16."""
+    both = of_both_ranks(tmp_path, variant)
+    assert_in_step(both)
     if "target_kl" in VARIANTS[variant].get("trainer", {}):
-        assert any(update["losses"]["minibatches"] < 8 for update in ranks[0])
+        assert any(update["losses"]["minibatches"] < 8 for update in both[0])
 
 
-def test_two_ranks_are_one_process_with_the_environments_of_both(
-    both: list[dict[str, list[dict[str, Any]]]],
-) -> None:
+def test_two_ranks_are_one_process_with_the_environments_of_both(both: Found) -> None:
     """After five updates on the same minibatches all parameters and losses agree to 1e-5, and all actions."""
     alone = updates(ALONE, experiment_of(1))
-    for first, second, whole in zip(*(found["plain"] for found in both), alone, strict=True):
+    for first, second, whole in zip(*both, alone, strict=True):
         for name, parameter in first["parameters"].items():
             torch.testing.assert_close(parameter, whole["parameters"][name], rtol=0, atol=1e-5)
         assert first["losses"] == pytest.approx(whole["losses"], abs=1e-5)
