@@ -112,12 +112,12 @@ def measure_exchange(times: int) -> None:
         found = {}
         for size in SIZES:
             numbers, seconds = torch.ones(size), []
-            for _ in range(times):
+            for _ in range(times + 10):  # the first ones do not count
                 distributed.barrier()
                 start = time.perf_counter()
                 distributed.all_reduce(numbers)
                 seconds.append(time.perf_counter() - start)
-            found[str(size)] = statistics.median(seconds)
+            found[str(size)] = statistics.median(seconds[10:])
         if ranks.first:
             print(json.dumps(found), flush=True)
 
@@ -168,7 +168,7 @@ def fitted(record: dict[str, Any]) -> Cost:
     seconds = np.array(list(record["exchange"].values()))
     number, _ = np.polyfit(sizes[-3:], seconds[-3:], 1)
     env, forward, update = (alone[part] / 1e6 for part in PARTS[:3])
-    return Cost(env, forward, update, float(np.mean(seconds[:3])), float(number))
+    return Cost(env, forward, update, float(np.median(seconds[:4])), float(number))
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -184,9 +184,7 @@ def measured_table(record: dict[str, Any]) -> str:
         rows.append(
             [name, f"{speed:,.0f}", f"{min(speeds):,.0f} to {max(speeds):,.0f}", f"{speed / reference:.2f}", *parts]
         )
-    return markdown(
-        ["", "agent steps/s, median", "slowest to fastest", "ratio", *(f"{part}, us" for part in PARTS)], rows
-    )
+    return markdown(["", "agent steps/s, median", "slowest to fastest", "ratio", *PARTS], rows)
 
 
 def exchange_table(record: dict[str, Any]) -> str:
@@ -220,9 +218,8 @@ def predictions(record: dict[str, Any]) -> list[tuple[str, int, float, float]]:
     found = []
     for name, processes, steps, cost in cases:
         work, shared = cost.update_seconds(processes, steps, exchanges, numbers)
-        found.append(
-            (name, processes, processes * steps, processes * steps / (work + shared), shared / (work + shared))
-        )
+        batch, seconds = processes * steps, work + shared
+        found.append((name, batch, batch / seconds, shared / seconds))
     return found
 
 
@@ -270,7 +267,7 @@ def main() -> None:
                     speed = turns[name][-1]["steps_per_second"]
                     print(f"turn {number + 1} of {given.turns}: {name:28} {speed:7,.0f} steps/s", file=sys.stderr)
             middles = {name: medians(found) for name, found in turns.items()}
-            exchange = run(TORCHRUN, "--exchange", "40")
+            exchange = run(TORCHRUN, "--exchange", "100")
             write_record(RECORD, {"machine": machine(), "turns": turns, "medians": middles, "exchange": exchange})
         report(json.loads(RECORD.read_text()))
 

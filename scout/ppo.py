@@ -289,9 +289,9 @@ class PPO(StockTrainer):
         self.optimizer.zero_grad()
         counted = self.counted[rows]
         returns = advantages + self.values[rows]
-        mean, deviation = self.ranks.mean_and_deviation(advantages[counted])
+        count, mean, deviation = self.ranks.count_mean_and_deviation(advantages[counted])
         advantages = weights * (advantages - mean) / (deviation + 1e-8)
-        share = counted / self.ranks.sum(counted.sum(), "the number of steps")
+        share = counted / count
         losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.config["device"]))
         for part in torch.arange(len(rows), device=rows.device).split(self.minibatch_segments):
             logits, values = self._replay(rows[part])

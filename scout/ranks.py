@@ -27,7 +27,7 @@ class RankLost(ScoutError):
 class Moments(NamedTuple):
     """Of some values."""
 
-    number: "int | Tensor"
+    number: "Tensor"
     mean: "Tensor"
     squares: "Tensor"
     """The sum of their squared distances from the mean."""
@@ -101,30 +101,30 @@ class Ranks:
         return found.tolist()
 
     def moments(self, values: "Tensor") -> "Moments":
-        """Of all ranks' values together, any number of them on each, float64."""
+        """Of all ranks' values together, any number of them on each, in one exchange; of several ranks float64."""
         if self.size == 1:
-            return Moments(values.numel(), values.mean(), ((values - values.mean()) ** 2).sum())
+            number = values.new_tensor(values.numel())
+            return Moments(number, values.mean(), ((values - values.mean()) ** 2).sum())
         import torch
 
         values = values.double()
-        total, count = self.sum(torch.stack([values.sum(), values.new_tensor(values.numel())]), MEANS)
-        mean = total / count
-        return Moments(count, mean, self.sum(((values - mean) ** 2).sum(), MEANS))
+        parts = torch.stack([values.new_tensor(values.numel()), values.sum(), (values**2).sum()])
+        count, total, squares = self.sum(parts, MEANS)
+        return Moments(count, total / count, squares - total**2 / count)
 
     def variance(self, values: "Tensor") -> "Tensor":
         """The unbiased variance of all ranks' values together."""
         if self.size == 1:
             return values.var()
-        moments = self.moments(values)
-        return (moments.squares / (moments.number - 1)).to(values.dtype)
+        count, _, squares = self.moments(values)
+        return (squares / (count - 1)).to(values.dtype)
 
-    def mean_and_deviation(self, values: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The mean of all ranks' values together, and their unbiased standard deviation."""
+    def count_mean_and_deviation(self, values: "Tensor") -> "tuple[int | Tensor, Tensor, Tensor]":
+        """How many values all ranks have together, their mean, and their unbiased standard deviation."""
         if self.size == 1:
-            return values.mean(), values.std()
-        moments = self.moments(values)
-        deviation = (moments.squares / (moments.number - 1)).sqrt()
-        return moments.mean.to(values.dtype), deviation.to(values.dtype)
+            return values.numel(), values.mean(), values.std()
+        count, mean, squares = self.moments(values)
+        return count.to(values.dtype), mean.to(values.dtype), (squares / (count - 1)).sqrt().to(values.dtype)
 
     def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:
         """Puts the sum over ranks into each parameter's gradient: one collective for all of them."""
