@@ -224,16 +224,26 @@ def predictions(record: dict[str, Any]) -> list[tuple[str, int, float, float]]:
 
 
 def predicted_table(record: dict[str, Any]) -> str:
-    """What the model predicts, beside what was measured where it was."""
-    measured = {
-        "2 cores: 2 processes": record["medians"]["2 processes, 1 thread each"]["steps_per_second"],
-        "16 cores and 1 GPU: 1 process": 13_367.0,
-    }
+    """What the model predicts, what is left of it if all lose what two processes lost, and what was measured."""
+    two = record["medians"]["2 processes, 1 thread each"]["steps_per_second"]
+    measured = {"2 cores: 2 processes": two, "16 cores and 1 GPU: 1 process": 13_367.0}
+    found = predictions(record)
+    kept = two / found[0][2]
     rows = [
-        [name, f"{batch:,}", f"{speed:,.0f}", f"{part:.1%}", f"{measured[name]:,.0f}" if name in measured else ""]
-        for name, batch, speed, part in predictions(record)
+        [
+            *(
+                name,
+                f"{batch:,}",
+                f"{speed:,.0f}",
+                f"{part:.1%}",
+                "" if "1 process" in name else f"{kept * speed:,.0f}",
+            ),
+            f"{measured[name]:,.0f}" if name in measured else "",
+        ]
+        for name, batch, speed, part in found
     ]
-    return markdown(["", "agent steps of an update", "agent steps/s, model", "in exchanges", "measured"], rows)
+    head = ["", "agent steps of an update", "agent steps/s, model", "in exchanges", f"x {kept:.2f}", "measured"]
+    return markdown(head, rows)
 
 
 def report(record: dict[str, Any]) -> None:
