@@ -155,9 +155,6 @@ class Stopped(ScoutError):
     """A signal ended a job that runs in another process than its sweep."""
 
 
-_stopped: list[Stopped] = []  # in this process, which then begins no other job
-
-
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Reports the failure of a Hydra job into the job's own log; in a sweep the other jobs go on."""
 
@@ -167,8 +164,10 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         sweep = config.mode == RunMode.MULTIRUN
         folder = Path(config.runtime.output_dir)
         taken = any((folder / name).exists() for name in (STATUS, EPISODES)) and cfg.get("resume") is None
-        if _stopped:
-            raise _stopped[0]
+        from scout.signals import stopped  # here, since a launcher copies what this function knows to other processes
+
+        if stopped:
+            raise Stopped(f"Interrupted by {stopped[0]}, before it began")
         try:
             return function(cfg)
         except (ScoutError, OmegaConfBaseException) as error:
@@ -186,8 +185,8 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             sys.exit(1)
         except Interrupted as interruption:
             if sweep and config.runtime.choices["hydra/launcher"] != "basic":  # the sweep waits for the other jobs
-                _stopped.append(Stopped(f"Interrupted by {interruption}"))
-                raise _stopped[0] from None
+                stopped.append(str(interruption))
+                raise Stopped(f"Interrupted by {interruption}") from None
             sys.exit(interruption.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)

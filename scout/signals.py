@@ -10,6 +10,8 @@ from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
+stopped: list[str] = []
+"""The signals that ended jobs of a sweep in this process, which then begins no other one."""
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 

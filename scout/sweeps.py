@@ -134,10 +134,9 @@ def _patience(launcher: str) -> Iterator[None]:
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGTERM:
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()  # who has had SIGINT from the terminal is none the worse for it
         name = signal.Signals(number).name
         log.info("%s: the jobs end, with a checkpoint each; a second one kills them", name)
         for each, handler in before.items():

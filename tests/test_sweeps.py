@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, NamedTuple
@@ -269,12 +270,17 @@ def test_joblib_runs_jobs_side_by_side_with_a_part_of_the_cores_each(unbroken: P
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_jobs_of_joblib_with_checkpoints(tmp_path: Path) -> None:
-    """No process stays behind, and both jobs can go on."""
-    process = begin(tmp_path, "seed=1,2", "hydra/launcher=joblib")
+@pytest.mark.parametrize(
+    "kill",
+    [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_ctrl_c_ends_all_jobs_of_joblib_with_checkpoints(kill: Callable[[int], None], tmp_path: Path) -> None:
+    """No process stays behind, both jobs can go on, and a third one does not begin."""
+    process = begin(tmp_path, "seed=1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     wait_until(lambda: has_checkpoint(tmp_path / "0") and has_checkpoint(tmp_path / "1"))
-    os.killpg(process.pid, signal.SIGINT)
+    kill(process.pid)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert [status_of(tmp_path / name)["state"] for name in ("0", "1")] == ["interrupted"] * 2
+    assert process.returncode in (130, 143), output
+    assert [status_of(tmp_path / name).get("state") for name in ("0", "1", "2")] == ["interrupted"] * 2 + [None]
     wait_until(lambda: not is_alive(process.pid), seconds=30)
