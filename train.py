@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> float | None:
     """Returns what runs are compared by: the last value of the metric `sweep.objective`; None when it has none."""
     ranks = Ranks.from_environment()
     experiment, run_dir, resumed = cli.experiment_of(cfg, ranks)
-    if ranks.local_rank == 0:
+    if ranks.size == 1:
         check_machine(experiment, ranks)
 
     from scout.training import train  # torch takes seconds to import, a wrong key should not

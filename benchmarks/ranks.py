@@ -236,7 +236,7 @@ def predicted_table(record: dict[str, Any]) -> str:
                 f"{batch:,}",
                 f"{speed:,.0f}",
                 f"{part:.1%}",
-                "" if "1 process" in name else f"{kept * speed:,.0f}",
+                "" if name in measured else f"{kept * speed:,.0f}",
             ),
             f"{measured[name]:,.0f}" if name in measured else "",
         ]

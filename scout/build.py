@@ -54,7 +54,6 @@ def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any]
             weights = load_weights(experiment.initial_weights)
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
-        ranks.share_weights(network)
         trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network, ranks)
         if isinstance(trainer, PPO):
             trainer.excursions = make_excursions(experiment.trainer, env_info, trainer.total_agents, device, ranks)

@@ -15,8 +15,7 @@ def draw(logits: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     torch.multinomial does after checks that would wait for the device.
     """
     logarithms = logits.log_softmax(dim=-1)
-    everyones = logarithms if ranks.size == 1 else logarithms.repeat(ranks.size, 1)
-    noise = ranks.own(torch.empty_like(everyones).exponential_())
+    noise = ranks.own(logarithms.new_empty(ranks.size * len(logarithms), logarithms.shape[-1]).exponential_())
     actions = (logarithms.exp() / noise).argmax(dim=-1, keepdim=True)
     return actions.squeeze(-1), logarithms.gather(-1, actions).squeeze(-1)
 

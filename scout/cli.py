@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
-from scout.files import EPISODES, STATUS
+from scout.files import EPISODES, STATUS, TORCHRUN
 from scout.ranks import ALONE, Ranks
 from scout.resume import run_of, unfinished_run, with_overrides
-from scout.run_folder import is_running, load_experiment
+from scout.run_folder import is_running, load_experiment, object_in
 from scout.signals import Interrupted
 from scout.validation import flat, unknown_key, validate
 
@@ -60,25 +60,28 @@ def experiment_of(cfg: DictConfig, ranks: Ranks = ALONE) -> tuple[Experiment, Pa
 
     A resumed run has its own config, but for the keys that the command line names. A job that torchrun has started
     again goes on with its run. Raises ScoutError for anything that the schema does not know, and for a run that is not
-    there; ranks after the first leave without a word, and have what the first one has as soon as they meet.
+    there. Ranks after the first have what the first one has as soon as they meet.
     """
     if not ranks.first:
-        try:
-            return load(Experiment, cfg), Path(), False
-        except (ScoutError, OmegaConfBaseException):
-            _leave_after_the_first()
+        return Experiment(), Path(), False
     config = HydraConfig.get()
     output_dir = Path(config.runtime.output_dir)
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     composed = {str(key): value for key, value in values.items()}
-    match composed.get("resume") or ("auto" if ranks.restarts else None):
+    match composed.get("resume"):
         case None:
-            asked = validate(Experiment, composed)
-            if config.mode != RunMode.MULTIRUN or run_of(asked, output_dir)[0] is None:
+            asked, run_dir = validate(Experiment, composed), output_dir
+            if ranks.agent is not None:  # torchrun may have started the job again
+                beside = (output_dir, *output_dir.parent.glob("*"))
+                found = (folder for folder in beside if object_in(folder / STATUS).get(TORCHRUN) == ranks.agent)
+                run_dir = next(found, None)
+            elif config.mode != RunMode.MULTIRUN or run_of(asked, output_dir)[0] is None:
+                run_dir = None
+            if run_dir is None:
                 return asked, output_dir, False
-            _wait_for(output_dir)  # a job of a sweep that was called again, or that a scheduler started again
-            return load_experiment(output_dir), output_dir, True
+            _wait_for(run_dir)  # a job of a sweep that was called again, or that a scheduler started again
+            experiment = load_experiment(run_dir)
         case "auto":
             asked = validate(Experiment, composed)
             sweep = config.mode == RunMode.MULTIRUN
@@ -257,16 +260,12 @@ def _leave_after_the_first() -> NoReturn:
 def _as_one_job(ranks: Ranks, schema: type[Group]) -> None:
     """Lets all processes but the first go without a folder and a log of their own.
 
-    Raises ScoutError for what is no job of several processes.
+    Raises ScoutError for what is no job of several processes; sweeps.py does for sweeps.
     """
     if ranks.size == 1:
         return
     if schema is not Experiment:
         raise ScoutError("evaluate.py is no job for torchrun: it plays in all cores of a machine by itself")
-    if {"-m", "--multirun"} & set(sys.argv[1:]):
-        raise ScoutError(
-            "-m makes a run of one process for each value, so torchrun is not for it: leave out one of both"
-        )
     if not ranks.first:
         sys.argv += ["hydra.run.dir=.", "hydra/job_logging=quiet"]
 

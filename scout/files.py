@@ -5,6 +5,7 @@ AUTOTUNE = "autotune.json"
 CHECKPOINTS, BEST = "checkpoints", "best.pt"
 EPISODES, EPISODES_CSV, SUMMARY = "episodes.json", "episodes.csv", "summary.json"  # an evaluation's
 FILM = "film.mp4"
+TORCHRUN = "torchrun"  # key of a status: the torchrun that started the run
 ENDED = ("finished", "pruned")  # states of a run in which nothing is left to do
 SWEEP = "multirun.yaml"  # Hydra's, in the folder of a sweep
 JOBS, SWEEP_LOCK, STUDY = "jobs.json", "sweep.lock", "study.log"

@@ -49,7 +49,6 @@ class PPO(StockTrainer):
         acting: Any = network.forward_eval
         self._acting: Any = torch.compile(acting) if experiment.device.compile else acting
         self._rolling_out = False
-        self._ahead_by = 0  # updates that the schedule is beyond `epoch`, once the number of ranks has changed
         self._received: list[tuple[Any, Any]] = []  # steps that arrived after the last rollout and await their action
         self.ahead: Ahead
 
@@ -217,7 +216,7 @@ class PPO(StockTrainer):
         config = self.experiment.trainer
         size = config.minibatch_size // config.bptt_horizon
         if config.prioritized_replay:
-            progress = (self.epoch + self._ahead_by) / max(self.total_updates - 1, 1)
+            progress = self.scheduler.last_epoch / max(self.total_updates - 1, 1)
             return draw_by_priority((advantages.abs() * self.counted).sum(dim=1), size, progress, config)
         begin = minibatch * size % self.segments
         if begin == 0:
@@ -345,6 +344,5 @@ class PPO(StockTrainer):
         schedule: Any = self.scheduler
         schedule.last_epoch = self.global_step // (self.experiment.batch_size * self.ranks.size)
         schedule._step_count = saved["_step_count"]
-        self._ahead_by = schedule.last_epoch - self.epoch
         factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
         self._set_learning_rates([rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)])

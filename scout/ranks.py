@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import psutil
+
 from scout.errors import ScoutError, SharedError
 
 if TYPE_CHECKING:
@@ -62,6 +64,14 @@ class Ranks:
         return cls(rank, size, local_rank, local_size, restarts)
 
     @property
+    def agent(self) -> str | None:
+        """The torchrun that started this process, which is the same when it starts the job again; None when alone."""
+        if self.size == 1:
+            return None
+        agent = psutil.Process(os.getppid())
+        return f"{agent.pid} of {agent.create_time():.2f}"
+
+    @property
     def first(self) -> bool:
         """Whether this is the one rank that writes and speaks."""
         return self.rank == 0
@@ -110,7 +120,7 @@ class Ranks:
         values = values.double()
         parts = torch.stack([values.new_tensor(values.numel()), values.sum(), (values**2).sum()])
         count, total, squares = self.sum(parts, MEANS)
-        return Moments(count, total / count, squares - total**2 / count)
+        return Moments(count, total / count, (squares - total**2 / count).clamp(min=0))
 
     def variance(self, values: "Tensor") -> "Tensor":
         """The unbiased variance of all ranks' values together."""

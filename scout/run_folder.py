@@ -26,7 +26,7 @@ import yaml
 
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.files import CONFIG, METRICS, RETURN, STATUS, VERSIONS
+from scout.files import CONFIG, METRICS, RETURN, STATUS, TORCHRUN, VERSIONS
 from scout.naming import WITHOUT_EFFECT, is_in
 from scout.objective import objective_in
 from scout.tracking import new_id
@@ -79,12 +79,15 @@ class RunFolder:
         """The id of the run in W&B, where it goes on under when it is resumed."""
         return self._status["wandb_id"]
 
-    def start(self, experiment: Experiment) -> None:
-        """Begins the record: from now on the folder holds a run. Raises ScoutError when it cannot be written."""
+    def start(self, experiment: Experiment, agent: str | None = None) -> None:
+        """Begins the record: from now on the folder holds a run. Raises ScoutError when it cannot be written.
+
+        `agent` is the torchrun that started it.
+        """
         with self._writing():
             self._write(CONFIG, yaml.safe_dump(experiment.model_dump(), sort_keys=False))
             self._open_metrics()
-            self._write_status(state="running", process=os.getpid())
+            self._write_status(state="running", process=os.getpid(), **({TORCHRUN: agent} if agent else {}))
 
     def go_on(self, experiment: Experiment, update: int, changes: list[str]) -> None:
         """Goes on after an update: what was recorded beyond it is dropped, since it will be made again.

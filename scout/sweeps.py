@@ -29,6 +29,7 @@ from scout import cli
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import ENDED, SWEEP
+from scout.ranks import Ranks
 from scout.run_folder import is_running
 from scout.sweep_folder import SweepFolder, open_sweep
 
@@ -46,7 +47,9 @@ class Sweep:
     """One call of a command that makes several runs."""
 
     def __init__(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Raises ScoutError when the launcher's extra or its commands are missing."""
+        """Raises ScoutError when the launcher's extra or its commands are missing, and under torchrun."""
+        if Ranks.from_environment().size > 1:
+            raise ScoutError("A sweep makes runs of one process each, so torchrun is not for it: leave out one of both")
         check_launcher(str(config.hydra.runtime.choices["hydra/launcher"]))
         self.config = config
         self._loader, self._context, self._task = hydra_context.config_loader, hydra_context, task_function

@@ -13,7 +13,7 @@ from scout.autotune import tuned
 from scout.build import build
 from scout.checkpoint import newest_state, numbered_checkpoints, remove_later_checkpoints
 from scout.config import AUTO, Experiment
-from scout.config_checks import check_ranks
+from scout.config_checks import check_machine, check_ranks
 from scout.device import make_device, settled
 from scout.files import FILM
 from scout.held_out import is_due
@@ -79,6 +79,8 @@ def _train(
     experiment: Experiment, run_dir: Path, resumed: bool, signals: Signals, ranks: Ranks, hopeless: Hopeless | None
 ) -> TrainingResult:
     check_ranks(experiment, ranks)
+    if ranks.size > 1:  # alone the command has done so
+        ranks.agreed(lambda: check_machine(experiment, ranks) if ranks.local_rank == 0 else None)
     if ranks.link is not None:
         ranks.link.run_dir = run_dir
     folder, changed, state = ranks.agreed(lambda: _opened(experiment, run_dir, resumed, ranks))
@@ -175,7 +177,7 @@ def _run(
         ranks.link.when_stuck = lambda error: folder.finish("failed", str(error), agent_steps=trainer.global_step)
     try:
         if changed is None:
-            folder.start(experiment)
+            folder.start(experiment, ranks.agent)
         else:
             folder.go_on(experiment, trainer.epoch, changed)
             remove_later_checkpoints(folder.path, trainer.epoch)
@@ -219,7 +221,8 @@ def _result(experiment: Experiment, folder: RunFolder, agent_steps: int) -> Trai
 
 def _loop(trainer: StockTrainer, scribe: Scribe | None, signals: Signals) -> None:
     """Updates until the run is over. All ranks go through it in step; only the first has a scribe."""
-    experiment, ranks, saved = trainer.experiment, trainer.ranks, trainer.epoch
+    experiment, ranks = trainer.experiment, trainer.ranks
+    saved = trainer.epoch or None  # the update of the last checkpoint; before the first update there is none
     max_steps = trainer.vecenv.driver_env.env_cfg.game.max_steps
 
     def save(before_rollout: dict[str, Any] | None = None) -> None:

@@ -167,10 +167,30 @@ def test_a_mistake_is_said_once(start: Callable[..., Job], tmp_path: Path) -> No
     assert not (run_dir / "status.json").exists()
 
 
+@pytest.mark.slow
+def test_what_one_rank_alone_cannot_build_ends_the_job_at_once(tmp_path: Path) -> None:
+    """A mission that only the first rank can make: the reason is said, with the rank that has it, and nobody waits."""
+    (tmp_path / "half_a_mission.py").write_text(
+        "import os\n"
+        "from scout.errors import ScoutError\n"
+        "from scout.mission import make_game\n"
+        "def mission(config):\n"
+        "    if os.environ['RANK'] == '1':\n"
+        "        raise ScoutError('there is no mission here')\n"
+        "    return make_game(config.model_copy(update={'target': None}))\n"
+    )
+    command = ("train.py", *tiny_overrides(), "mission.target=half_a_mission.mission")
+    job = Job(*command, f"hydra.run.dir={tmp_path / 'run'}", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    code, shown = job.end(timeout=60)
+    assert code == 1
+    assert shown.count("rank 1: there is no mission here") == 1
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("train.py", "-m", "seed=1,2"), "-m makes a run of one process for each value"),
+        (("train.py", "-m", "seed=1,2"), "A sweep makes runs of one process each"),
+        (("train.py", "sweep=seeds"), "A sweep makes runs of one process each"),
         (("train.py", "seeed=1"), "seeed=1 is not a key"),
         (("train.py", "seed=x"), "seed=x is not valid"),
         (("evaluate.py", "policy=noop"), "evaluate.py is no job for torchrun"),
@@ -250,14 +270,22 @@ def test_the_last_one_speaks_where_the_first_is_gone(start: Callable[..., Job], 
 
 @pytest.mark.slow
 def test_torchrun_starts_the_job_again_and_it_goes_on(start: Callable[..., Job], tmp_path: Path) -> None:
-    """With --max-restarts=1 and a rank killed, the run is finished in its folder, each update once."""
+    """With --max-restarts=1 and a rank killed, the run is finished in its folder, each update once.
+
+    An unfinished run of the same config beside it is left alone.
+    """
     run_dir = tmp_path / "runs" / "run"
+    other = start(*tiny_overrides(**LONG), f"hydra.run.dir={run_dir.with_name('yesterday')}")
+    wait_until(lambda: len(metrics_of(run_dir.with_name("yesterday"))) > 1)
+    other.process.send_signal(signal.SIGTERM)
+    other.end()
     job = start(*tiny_overrides(**LONG), f"hydra.run.dir={run_dir}", restarts=1)
     wait_until(lambda: len(metrics_of(run_dir)) > 5)
     job.rank(1).kill()
     code, shown = job.end()
     assert code == 0, shown
-    assert [path.name for path in run_dir.parent.iterdir()] == ["run"]
+    assert sorted(path.name for path in run_dir.parent.iterdir()) == ["run", "yesterday"]
+    assert "resumed" not in status_of(run_dir.with_name("yesterday"))
     assert [line["update"] for line in metrics_of(run_dir)] == list(range(1, 31))
     status = status_of(run_dir)
     assert (status["state"], status["resumed"][0]["update"]) == ("finished", 4)
@@ -270,8 +298,7 @@ def test_torchrun_starts_the_job_again_and_it_goes_on(start: Callable[..., Job],
 def test_a_stopped_job_goes_on_exactly(start: Callable[..., Job], tmp_path: Path) -> None:
     """Stopped by SIGTERM and resumed with as many processes, it has the numbers of one left alone, to the last bit.
 
-    Resumed in one process, or in two what one process began, it goes on too, says so, and follows the schedule of its
-    agent steps.
+    Resumed in one process it goes on too, says so, and follows the schedule of its agent steps.
     """
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
     assert start(*tiny_overrides(**LONG), f"hydra.run.dir={whole}").end()[0] == 0
@@ -287,7 +314,9 @@ def test_a_stopped_job_goes_on_exactly(start: Callable[..., Job], tmp_path: Path
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(run_dir), str(copy)], check=True)
 
-    assert start(f"resume={run_dir}").end()[0] == 0
+    # It fits the run's own horizon of 16, and not the default of 64, which the other rank must not care about.
+    code, shown = start(f"resume={run_dir}", "trainer.max_minibatch_size=144").end()
+    assert code == 0, shown
     assert metrics_of(run_dir) == metrics_of(whole)
     first, second = newest_state(run_dir), newest_state(whole)
     assert first is not None
