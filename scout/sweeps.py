@@ -137,7 +137,7 @@ def _patience(launcher: str) -> Iterator[None]:
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
-        for process in psutil.Process().children(recursive=True):
+        for process in psutil.Process().children():  # W&B's are further down, and needed to the end
             with suppress(psutil.NoSuchProcess):
                 process.terminate()  # who has had SIGINT from the terminal is none the worse for it
         name = signal.Signals(number).name
