@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scout.config import Experiment, Group
 from scout.errors import ScoutError
-from scout.files import EPISODES, STATUS, TORCHRUN
+from scout.files import ENDED, EPISODES, STATUS, STOPPING, TORCHRUN
 from scout.ranks import ALONE, Ranks
 from scout.resume import run_of, unfinished_run, with_overrides
 from scout.run_folder import is_running, load_experiment, object_in
@@ -84,11 +84,9 @@ def experiment_of(cfg: DictConfig, ranks: Ranks = ALONE) -> tuple[Experiment, Pa
             experiment = load_experiment(run_dir)
         case "auto":
             asked = validate(Experiment, composed)
-            sweep = config.mode == RunMode.MULTIRUN
-            here = output_dir.parent.parent if sweep else output_dir.parent
-            beside = here.glob("*/*" if sweep else "*")
-            finished = run_of(asked, output_dir)[0] == "finished"  # in a folder that hydra.run.dir names
-            run_dir = output_dir if finished else unfinished_run(asked, [output_dir, *beside])
+            here = output_dir.parent
+            ended = run_of(asked, output_dir)[0] in ENDED  # in a folder that hydra.run.dir names
+            run_dir = output_dir if ended else unfinished_run(asked, [output_dir, *here.glob("*")])
             if run_dir is None:
                 log.info("resume=auto: no unfinished run of this config below %s, so a new one begins", here)
                 return asked.model_copy(update={"resume": None}), output_dir, False
@@ -116,7 +114,8 @@ def hopeless() -> Callable[[int, float], bool] | None:
     from scout.study import hopeless_in
 
     folder = Path(config.runtime.output_dir)
-    return hopeless_in(folder.parent, int(folder.name), instantiate(config.sweeper.pruner))
+    pruner = config.sweeper.pruner
+    return None if pruner is None else hopeless_in(folder.parent, int(folder.name), instantiate(pruner))
 
 
 def _overridden_keys(overrides: list[str]) -> list[str]:
@@ -167,10 +166,11 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         sweep = config.mode == RunMode.MULTIRUN
         folder = Path(config.runtime.output_dir)
         taken = any((folder / name).exists() for name in (STATUS, EPISODES)) and cfg.get("resume") is None
-        from scout.signals import stopped  # here, since a launcher copies what this function knows to other processes
+        taken = taken and not sweep
+        from scout import signals  # here, since a launcher copies what this function knows to other processes
 
-        if stopped:
-            raise Stopped(f"Interrupted by {stopped[0]}, before it began")
+        if sweep and (folder.parent / STOPPING).exists():
+            raise Stopped("The sweep was told to stop before this job began")
         try:
             return function(cfg)
         except (ScoutError, OmegaConfBaseException) as error:
@@ -187,8 +187,7 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                 raise
             sys.exit(1)
         except Interrupted as interruption:
-            if sweep and config.runtime.choices["hydra/launcher"] != "basic":  # the sweep waits for the other jobs
-                stopped.append(str(interruption))
+            if sweep and not signals.sweeps_here:  # the sweep waits for the other jobs
                 raise Stopped(f"Interrupted by {interruption}") from None
             sys.exit(interruption.exit_code)
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ FILM = "film.mp4"
 TORCHRUN = "torchrun"  # key of a status: the torchrun that started the run
 ENDED = ("finished", "pruned")  # states of a run in which nothing is left to do
 SWEEP = "multirun.yaml"  # Hydra's, in the folder of a sweep
-JOBS, SWEEP_LOCK, STUDY = "jobs.json", "sweep.lock", "study.log"
+JOBS, SWEEP_LOCK, STOPPING, STUDY = "jobs.json", "sweep.lock", "stopping", "study.log"
 SUMMARY_CSV, SUMMARY_PAGE = "summary.csv", "summary.html"
 RETURN, HELD_OUT = (
     "environment/episode_return",

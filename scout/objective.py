@@ -37,3 +37,8 @@ def objective_in(lines: Iterable[bytes], metric: str) -> Objective | None:
         ends = [values.get(f"evaluation/interval_{end}", math.nan) for end in ("low", "high")]
         return Objective(float(values[metric]), (ends[0], ends[1]) if metric == HELD_OUT else None)
     return None
+
+
+def metrics_of(run_dir: Path) -> set[str]:
+    """The names of all metrics that a run has logged."""
+    return {name for line in (run_dir / METRICS).read_bytes().splitlines() for name in json.loads(line)}

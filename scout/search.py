@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from scout.config import Experiment
-from scout.errors import ScoutError
+from scout.errors import ScoutError, nearest
+from scout.launching import missing_extra
 from scout.naming import WITHOUT_EFFECT, is_in
-from scout.objective import objective_of
+from scout.objective import metrics_of, objective_of
 from scout.sweep_folder import SweepFolder
-from scout.sweeps import Sweep, missing_extra
+from scout.sweeps import Sweep
 from scout.validation import flat
 
 log = logging.getLogger(__name__)
@@ -35,13 +38,12 @@ def search(
     direction: Literal["maximize", "minimize"],
     seed: int,
     sampler: DictConfig,
-    pruner: DictConfig,
+    pruner: DictConfig | None,
 ) -> None:
     """Runs the trials that the study in the sweep's folder lacks, `n_jobs` at a time.
 
     Raises ScoutError when what is asked for is wrong, before the first trial, and when no trial of all has ended well.
     """
-    del pruner  # for the jobs, which read it from Hydra's config
     try:
         from scout.study import Search, Study, TrialState
     except ImportError as error:
@@ -55,14 +57,31 @@ def search(
     }
     if not swept:
         raise ScoutError("sweep=optuna has nothing to search: give a key several values, as KEY=interval(0.1,0.9)")
-    _check(n_trials, n_jobs, direction)
+    _check(n_trials, n_jobs, seed, direction)
+    samplers = OmegaConf.to_container(sampler)
+    for key, made in (
+        ("sampler", samplers),
+        ("pruner", pruner or None),
+    ):  # the jobs make the pruner, from Hydra's config
+        _make(key, made)
     space = {key: distribution_of(override) for key, override in swept.items()}
-    base = sweep.experiment([*fixed.values(), *(f"{key}={_first(space[key])}" for key in swept)])
+    ends = {key: _ends(distribution) for key, distribution in space.items()}
+    base = sweep.experiment([*fixed.values(), *(f"{key}={values[0]}" for key, values in ends.items())])
+    for key, values in ends.items():
+        for value in values[1:]:
+            others = [f"{other}={ends[other][0]}" for other in ends if other != key]
+            sweep.experiment([*fixed.values(), *others, f"{key}={value}"])
     metric = base.sweep.objective
     if metric.startswith("evaluation/") and base.evaluation.every is None:
         raise ScoutError(f"sweep.objective={metric} needs evaluations: set evaluation.every")
-    contents = _contents(base, swept) | {"hydra.sweeper.direction": direction}
-    samplers = OmegaConf.to_container(sampler)
+    contents = _contents(base, swept) | {f"{key} (fixed)": fixed[key] for key in fixed if is_in(key, tuple(swept))}
+    settings = {
+        "direction": direction,
+        "seed": seed,
+        "sampler": samplers,
+        "pruner": pruner and OmegaConf.to_container(pruner),
+    }
+    contents |= {f"hydra.sweeper.{key}": json.dumps(value) for key, value in settings.items()}
     studied = Search(space, contents, direction, n_trials, lambda number: instantiate(samplers, seed=seed + number))
     with sweep.open() as folder:
         study = Study(folder.path, studied)
@@ -72,7 +91,8 @@ def search(
                     values = [f"{key}={value}" for key, value in parameters.items()]
                     folder.jobs[str(number)] = [*fixed.values(), *values]
                 folder.store()
-                sweep.launch(folder, [str(number) for number, _ in trials])
+                ready = [str(number) for number, _ in trials if _is_valid(sweep, folder, str(number))]
+                sweep.launch(folder, ready)
                 for number, _ in trials:
                     study.tell(number, *_outcome(folder, str(number), metric))
         completed = study.finished(TrialState.COMPLETE)
@@ -80,8 +100,22 @@ def search(
         raise ScoutError(f"None of the {n_trials} trials in {folder.path} ended well: their logs say why")
 
 
+def _is_valid(sweep: Sweep, folder: SweepFolder, name: str) -> bool:
+    """Whether a trial's values fit together; else its log says why not, as that of a job that failed."""
+    try:
+        sweep.experiment(folder.jobs[name])
+    except (ScoutError, HydraException, OmegaConfBaseException) as error:
+        folder.note_error(name, str(error))
+        log.error("Trial %s: %s", name, error)
+        return False
+    return True
+
+
 def _outcome(folder: SweepFolder, name: str, metric: str) -> tuple[Any, float | None]:
-    """How a trial ended, and its objective: that of a whole run alone is one."""
+    """How a trial ended, and its objective: that of a whole run alone is one.
+
+    Raises ScoutError when a whole run has none, since no other trial would have one either.
+    """
     from scout.study import TrialState
 
     state, found = folder.state(name), objective_of(folder.path / name, metric)
@@ -90,16 +124,31 @@ def _outcome(folder: SweepFolder, name: str, metric: str) -> tuple[Any, float | 
     if state == "finished" and found is not None:
         return TrialState.COMPLETE, found.value
     if state == "finished":
-        log.error("Trial %s: its metrics.jsonl has no %s, which sweep.objective asks for", name, metric)
+        logged = metrics_of(folder.path / name)
+        raise ScoutError(
+            f"sweep.objective={metric} is not logged by the run {folder.path / name}; {nearest(metric, logged)}"
+        )
     return TrialState.FAIL, None
 
 
-def _check(n_trials: int, n_jobs: int, direction: str) -> None:
-    for key, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
-        if not isinstance(value, int) or value < 1:
-            raise ScoutError(f"hydra.sweeper.{key}={value} is not valid: expected an integer from 1 on")
+def _check(n_trials: int, n_jobs: int, seed: int, direction: str) -> None:
+    for key, value, least in (("n_trials", n_trials, 1), ("n_jobs", n_jobs, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ScoutError(f"hydra.sweeper.{key}={value} is not valid: expected an integer from {least} on")
     if direction not in ("maximize", "minimize"):
         raise ScoutError(f"hydra.sweeper.direction={direction} is not valid: expected maximize or minimize")
+
+
+def _make(key: str, config: Any) -> None:
+    """Raises ScoutError when a sampler or pruner cannot be made as the config says."""
+    try:
+        instantiate(config)
+    except Exception as error:  # whatever Optuna's classes raise, and the packages that some of them want
+        cause = error.__cause__ or error
+        raise ScoutError(
+            f"hydra.sweeper.{key} cannot be made ({type(cause).__name__}: {str(cause).splitlines()[0]}): "
+            f"`--cfg hydra -p hydra.sweeper.{key}` shows what it is given; ~hydra.sweeper.{key}.KEY takes a key away"
+        ) from error
 
 
 def distribution_of(override: Override) -> Any:
@@ -127,9 +176,11 @@ def distribution_of(override: Override) -> Any:
         raise ScoutError(f"{written} is not valid: {error}") from error
 
 
-def _first(distribution: Any) -> Any:
-    """A value of the distribution."""
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+def _ends(distribution: Any) -> list[Any]:
+    """The values that a distribution can take, or the lowest and the highest."""
+    if hasattr(distribution, "choices"):
+        return list(distribution.choices)
+    return [distribution.low, distribution.high]
 
 
 def _written(override: Override) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
-stopped: list[str] = []
-"""The signals that ended jobs of a sweep in this process, which then begins no other one."""
+sweeps_here = False
+"""Whether this is the process of a sweep, which a job in it ends when it is told to stop."""
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 

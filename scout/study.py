@@ -94,8 +94,8 @@ class Study:
 def hopeless_in(folder: Path, number: int, pruner: optuna.pruners.BasePruner) -> Callable[[int, float], bool]:
     """For the job that is a trial: takes each evaluation's number and return; true when the pruner would end it."""
     study = optuna.load_study(storage=_storage(folder), study_name=NAME, pruner=pruner)
-    trial = Trial(study, next(trial._trial_id for trial in study.get_trials(deepcopy=False) if trial.number == number))
-    reported = set(study.get_trials(deepcopy=False)[number].intermediate_values)
+    stored = study.get_trials(deepcopy=False)[number]
+    trial, reported = Trial(study, stored._trial_id), set(stored.intermediate_values)
 
     def hopeless(evaluation: int, value: float) -> bool:
         if evaluation not in reported:  # a run that goes on makes some again

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import yaml
 
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.files import CONFIG, JOBS, STATUS, SWEEP_LOCK
+from scout.files import CONFIG, JOBS, STATUS, STOPPING, SWEEP_LOCK
 from scout.resume import is_same
 from scout.run_folder import object_in
 from scout.validation import flat
@@ -36,7 +37,7 @@ class SweepFolder:
         names = []
         for experiment, overrides in wanted:
             fits = [name for name, config in stored.items() if config and is_same(experiment, config)]
-            fits += [name for name, had in self.jobs.items() if had == overrides and not stored.get(name)]
+            fits += [name for name, had in self.jobs.items() if _same(had, overrides) and not stored.get(name)]
             free = [name for name in fits if name not in names]
             names.append(free[0] if free else str(max([-1, *map(int, [*stored, *self.jobs, *names])]) + 1))
             self.jobs[names[-1]] = list(overrides)
@@ -47,6 +48,12 @@ class SweepFolder:
         """State of a job's run; None when it has not begun, or failed before that."""
         return object_in(self.path / name / STATUS).get("state")
 
+    def note_error(self, name: str, message: str) -> None:
+        """Writes why a job cannot begin into its log."""
+        (self.path / name).mkdir(exist_ok=True)
+        with (self.path / name / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S,000} ERROR {message}\n")
+
     def store(self) -> None:
         """Writes down which jobs there are, for those who read the folder."""
         temporary = self.path / f"{JOBS}.tmp"
@@ -55,6 +62,12 @@ class SweepFolder:
 
     def _numbers(self) -> list[str]:
         return sorted((path.name for path in self.path.iterdir() if path.name.isdigit()), key=int)
+
+
+def _same(had: Sequence[str], overrides: Sequence[str]) -> bool:
+    """Whether two lists of overrides make the same job: its sweep's name, and their order, do not matter."""
+    first, second = ({one for one in each if not one.startswith("sweep.")} for each in (had, overrides))
+    return first == second
 
 
 @contextmanager
@@ -79,4 +92,5 @@ def open_sweep(path: Path) -> Iterator[SweepFolder]:
             ) from error
         except OSError as error:  # a network's file system without locks
             log.warning("%s cannot be locked (%s): see that no two sweeps use it", path, error.strerror)
+        (path / STOPPING).unlink(missing_ok=True)
         yield SweepFolder(path, object_in(path / JOBS))

@@ -5,6 +5,8 @@ needs to be rebuilt is which episode it is in, and the actions of that episode s
 """
 
 import logging
+import multiprocessing
+import sys
 import time
 from multiprocessing import Pipe, Process
 from typing import Any, NamedTuple, override
@@ -264,6 +266,8 @@ def make_vecenv(
     try:
         if config.name == "serial":
             return Serial(*arguments, config.num_envs, record=record)
+        if multiprocessing.get_start_method() == "loky":  # of joblib, whose processes cannot share memory with theirs
+            multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
         return Multiprocessing(
             *arguments,
             config.num_envs,

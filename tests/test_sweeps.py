@@ -16,9 +16,9 @@ from conftest import ROOT, run_script, tiny_overrides, wait_until
 
 from scout.config import Experiment
 from scout.errors import ScoutError
+from scout.launching import check_launcher
 from scout.run_folder import load_experiment
 from scout.sweep_folder import open_sweep
-from scout.sweeps import check_launcher
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -148,6 +148,11 @@ def test_a_sweep_that_is_running_is_not_run_a_second_time(tmp_path: Path) -> Non
         ("trainer.gama=0.9,0.99", "trainer.gama=0.9,0.99 is not a key in trainer; did you mean gamma? "),
         ("+trainer.gama=0.9,0.99", "trainer.gama=0.9 is not a key in trainer; did you mean gamma? "),
         ("trainer.gamma=0.9,2", "trainer.gamma=2 is not valid: expected less than or equal to 1"),
+        ("trainer.gamma=interval(0.9,0.99)", "trainer.gamma=interval(0.9,0.99) has no end of values: list some, or"),
+        (
+            "resume=auto",
+            "resume=auto is not for a sweep, which goes on by itself when it is called again with its name",
+        ),
         ("sweep.name=a/b", "sweep.name=a/b is not valid: expected letters, digits, _, - and ., "),
         ("hydra.launcher.n_job=2", "hydra.launcher.n_job is not a key here; `--cfg hydra -p hydra.launcher` shows"),
         ("hydra/launcher=jobs", "In 'hydra/config': Could not find 'hydra/launcher/jobs'"),
@@ -156,7 +161,7 @@ def test_a_sweep_that_is_running_is_not_run_a_second_time(tmp_path: Path) -> Non
             "hydra/launcher=submitit_slurm calls sbatch, srun, and there is no sbatch, srun on this machine: ",
         ),
     ],
-    ids=["unknown key", "added key", "value", "name", "hydra's key", "launcher", "no SLURM"],
+    ids=["unknown key", "added key", "value", "interval", "resume", "name", "hydra's key", "launcher", "no SLURM"],
 )
 def test_a_wrong_sweep_fails_before_its_first_job(override: str, message: str, tmp_path: Path) -> None:
     """One message, exit code 1, and no folder: the second of two values is enough for that."""

@@ -79,7 +79,7 @@ def rows_of(folder: SweepFolder, found: Found, metric: str, minimize: bool) -> l
     common = set.intersection(*map(set, folder.jobs.values())) if len(folder.jobs) > 1 else set()
     rows = []
     for name, overrides in folder.jobs.items():
-        differing = [override for override in overrides if override not in common]
+        differing = [one for one in overrides if one not in common and not one.startswith(("sweep=", "sweep."))]
         rows.append(_row(folder.path / name, differing, runs.get(name), metric))
     sign = 1 if minimize else -1
 
