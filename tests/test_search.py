@@ -168,6 +168,10 @@ def test_mistakes_are_answered_before_the_first_trial(tmp_path: Path) -> None:
         (*(f"{key}=0.9" for key in KEYS), "model=conv"): "sweep=optuna has nothing to search: give a key several",
         ("trainer.gama=interval(0.9,0.99)",): "trainer.gama=interval(0.9,0.99) is not a key in trainer; did you mean",
         ("evaluation.every=null",): "sweep.objective=evaluation/return needs evaluations: set evaluation.every",
+        ("model=choice(conv,cnn_lsm)",): "Could not find 'model/cnn_lsm'",
+        ("trainer.gamma=interval(0.9,1.5)",): "trainer.gamma=1.5 is not valid",
+        ("hydra.sweeper.pruner._target_=optuna.pruners.NopPruner",): "hydra.sweeper.pruner cannot be made (TypeError: ",
+        ("hydra.sweeper.seed=null",): "hydra.sweeper.seed=None is not valid: expected an integer from 0 on",
         ("hydra.sweeper.n_trials=0",): "hydra.sweeper.n_trials=0 is not valid: expected an integer from 1 on",
     }
     for overrides, message in messages.items():
@@ -213,6 +217,22 @@ def test_a_search_that_was_killed_finishes_the_trials_that_are_missing(tmp_path:
     states = [trial.state for trial in optuna.load_study(study_name="study", storage=_storage(killed)).trials]
     assert [state.is_finished() for state in states] == [True] * 4
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+@pytest.mark.slow
+def test_an_interrupted_trial_is_finished_when_the_search_is_called_again(tmp_path: Path) -> None:
+    """Ctrl-C, with a launcher that runs a single job in the sweep's process: exit code 130, and no trial is lost."""
+    search = (*SEARCH, "hydra/launcher=joblib", "hydra.sweeper.n_trials=2")
+    process = begin(tmp_path, *search)
+    wait_until(lambda: has_checkpoint(tmp_path / "0"))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert [trial.state for trial in optuna.load_study(study_name="study", storage=_storage(tmp_path)).trials] == [
+        TrialState.RUNNING
+    ]
+    assert begin(tmp_path, *search).wait(120) == 0
+    assert len(status_of(tmp_path / "0")["resumed"]) == 1
+    assert len(optuna.load_study(study_name="study", storage=_storage(tmp_path)).trials) == 2
 
 
 @pytest.mark.slow

@@ -42,7 +42,8 @@ def start(task):
     names |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "node1"}
     if "array" in options:
         names |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": str(task)}
-    return number, subprocess.Popen(["bash", str(state / f"{job}.sh")], env={**os.environ, **names})
+    wait = f"sleep {os.environ.get('STUB_QUEUE', 0)}; " if task else ""
+    return number, subprocess.Popen(["bash", "-c", f"{wait}exec bash {state}/{job}.sh"], env={**os.environ, **names})
 
 
 running = {task: start(task) for task in range(first, last + 1)}
@@ -55,6 +56,7 @@ while running:
                 asked.rename(state / f"requeued_{number}")
                 running[task] = start(task)
             else:
+                (state / f"over_{number}").touch()
                 del running[task]
 """
 
@@ -74,6 +76,15 @@ while arguments[0].startswith("--"):
 os.execvp(arguments[0], arguments)
 """
 
+SACCT = r"""
+import os
+from pathlib import Path
+
+print("JobID|State|NodeList")
+for path in Path(os.environ["STUB_SLURM"]).glob("over_*"):
+    print(f"{path.name.removeprefix('over_')}|FAILED|node1")
+"""
+
 SCONTROL = r"""
 import os, sys
 from pathlib import Path
@@ -89,7 +100,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     commands, state = tmp_path / "bin", tmp_path / "slurm"
     commands.mkdir()
     state.mkdir()
-    for name, code in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL, "sacct": ""}.items():
+    for name, code in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL, "sacct": SACCT}.items():
         (commands / name).write_text(f"#!{sys.executable}\n{code}")
         (commands / name).chmod(stat.S_IRWXU)
     return {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "STUB_SLURM": str(state)}
@@ -176,3 +187,15 @@ def test_a_job_of_slurm_that_fails_is_a_failed_row(slurm: dict[str, str], tmp_pa
         "mission.difficulty=brutal is unknown; valid: easy, hard, medium",
     )
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_lost_job_of_slurm_costs_no_other_one(slurm: dict[str, str], tmp_path: Path) -> None:
+    """While one job is killed the other still waits in the queue: the sweep waits for it."""
+    sweep = tmp_path / "sweep"
+    process = begin(sweep, "seed=1,2", "hydra/launcher=submitit_slurm", env=slurm | {"STUB_QUEUE": "15"})
+    wait_until(lambda: has_checkpoint(sweep / "0"))
+    os.kill(status_of(sweep / "0")["process"], signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1, output
+    assert {row["folder"]: row["status"] for row in summary_of(sweep)} == {"0": "killed", "1": "finished"}

@@ -129,6 +129,14 @@ def test_two_jobs_with_the_same_config_have_a_folder_each(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "jobs.json").read_text()) == {"0": ["seed=1"], "1": ["seed=1"]}
 
 
+def test_a_sweep_that_is_given_its_name_later_has_the_same_jobs(tmp_path: Path) -> None:
+    """A job that failed before its run began is found again, whatever the sweep is called and in whatever order."""
+    with open_sweep(tmp_path) as folder:
+        assert folder.place([(Experiment(), ["seed=1", "trainer.gamma=0.9"])]) == ["0"]
+    with open_sweep(tmp_path) as folder:
+        assert folder.place([(Experiment(), ["trainer.gamma=0.9", "sweep.name=lr", "seed=1"])]) == ["0"]
+
+
 def test_a_sweep_that_is_running_is_not_run_a_second_time(tmp_path: Path) -> None:
     """While a process has the folder of a sweep another one is refused, with what to do instead."""
     with open_sweep(tmp_path):
@@ -289,3 +297,23 @@ def test_ctrl_c_ends_all_jobs_of_joblib_with_checkpoints(kill: Callable[[int], N
     assert process.returncode in (130, 143), output
     assert [status_of(tmp_path / name).get("state") for name in ("0", "1", "2")] == ["interrupted"] * 2 + [None]
     wait_until(lambda: not is_alive(process.pid), seconds=30)
+
+
+@pytest.mark.slow
+def test_a_process_of_joblib_that_is_killed_costs_no_other_job(tmp_path: Path) -> None:
+    """joblib ends all its processes then: what they had begun goes on, and what had not begun is run."""
+    process = begin(tmp_path, "seed=1,2,3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    wait_until(lambda: has_checkpoint(tmp_path / "0") and has_checkpoint(tmp_path / "1"))
+    os.kill(status_of(tmp_path / "0")["process"], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert [status_of(tmp_path / name)["state"] for name in ("0", "1", "2")] == ["finished"] * 3
+
+
+@pytest.mark.slow
+def test_jobs_of_joblib_have_environments_in_processes_of_their_own(tmp_path: Path) -> None:
+    """vecenv=multiprocessing works in joblib's processes, too."""
+    workers = ("vecenv=multiprocessing", "vecenv.num_workers=2", "total_timesteps=512")
+    process = begin(tmp_path, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *workers)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
