@@ -193,7 +193,7 @@ def test_a_job_of_slurm_that_fails_is_a_failed_row(slurm: dict[str, str], tmp_pa
 def test_a_lost_job_of_slurm_costs_no_other_one(slurm: dict[str, str], tmp_path: Path) -> None:
     """While one job is killed the other still waits in the queue: the sweep waits for it."""
     sweep = tmp_path / "sweep"
-    process = begin(sweep, "seed=1,2", "hydra/launcher=submitit_slurm", env=slurm | {"STUB_QUEUE": "15"})
+    process = begin(sweep, "seed=1,2", "hydra/launcher=submitit_slurm", env=slurm | {"STUB_QUEUE": "40"})
     wait_until(lambda: has_checkpoint(sweep / "0"))
     os.kill(status_of(sweep / "0")["process"], signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
