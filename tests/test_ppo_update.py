@@ -266,7 +266,7 @@ def test_replay_draws_segments_by_their_advantages_and_weighs_them_back() -> Non
     drawn = torch.stack([trainer._draw(0, advantages)[0] for _ in range(200)])
     assert 0.6 < (drawn == 5).any(dim=1).float().mean() < 0.9  # drawing two of 16: 16/31 + 15/31 x 16/30 = 0.77
     for epoch, beta in ((0, 0.5), (1, 1.0)):  # the run has two updates
-        trainer.epoch = epoch
+        trainer.scheduler.last_epoch = epoch
         rows, weights = trainer._draw(0, advantages)
         expected = [(16 * (16 if row == 5 else 1) / 31) ** -beta for row in rows.tolist()]
         assert weights.flatten().tolist() == pytest.approx(expected, rel=1e-4)

@@ -199,3 +199,14 @@ def test_a_lost_job_of_slurm_costs_no_other_one(slurm: dict[str, str], tmp_path:
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert {row["folder"]: row["status"] for row in summary_of(sweep)} == {"0": "killed", "1": "finished"}
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_sweep_ends_local_jobs_with_checkpoints(tmp_path: Path) -> None:
+    """Both jobs of submitit_local are interrupted in order, and the sweep leaves after them with 143."""
+    process = begin(tmp_path, "seed=1,2", "hydra/launcher=submitit_local")
+    wait_until(lambda: has_checkpoint(tmp_path / "0") and has_checkpoint(tmp_path / "1"))
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert [status_of(tmp_path / name)["state"] for name in ("0", "1")] == ["interrupted"] * 2
