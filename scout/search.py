@@ -59,11 +59,9 @@ def search(
         raise ScoutError("sweep=optuna has nothing to search: give a key several values, as KEY=interval(0.1,0.9)")
     _check(n_trials, n_jobs, seed, direction)
     samplers = OmegaConf.to_container(sampler)
-    for key, made in (
-        ("sampler", samplers),
-        ("pruner", pruner or None),
-    ):  # the jobs make the pruner, from Hydra's config
-        _make(key, made)
+    pruners = None if pruner is None else OmegaConf.to_container(pruner)
+    _make("sampler", samplers, seed=seed)
+    _make("pruner", pruners)  # as the jobs do
     space = {key: distribution_of(override) for key, override in swept.items()}
     ends = {key: _ends(distribution) for key, distribution in space.items()}
     base = sweep.experiment([*fixed.values(), *(f"{key}={values[0]}" for key, values in ends.items())])
@@ -75,12 +73,7 @@ def search(
     if metric.startswith("evaluation/") and base.evaluation.every is None:
         raise ScoutError(f"sweep.objective={metric} needs evaluations: set evaluation.every")
     contents = _contents(base, swept) | {f"{key} (fixed)": fixed[key] for key in fixed if is_in(key, tuple(swept))}
-    settings = {
-        "direction": direction,
-        "seed": seed,
-        "sampler": samplers,
-        "pruner": pruner and OmegaConf.to_container(pruner),
-    }
+    settings = {"direction": direction, "seed": seed, "sampler": samplers, "pruner": pruners}
     contents |= {f"hydra.sweeper.{key}": json.dumps(value) for key, value in settings.items()}
     studied = Search(space, contents, direction, n_trials, lambda number: instantiate(samplers, seed=seed + number))
     with sweep.open() as folder:
@@ -139,10 +132,10 @@ def _check(n_trials: int, n_jobs: int, seed: int, direction: str) -> None:
         raise ScoutError(f"hydra.sweeper.direction={direction} is not valid: expected maximize or minimize")
 
 
-def _make(key: str, config: Any) -> None:
+def _make(key: str, config: Any, **arguments: Any) -> None:
     """Raises ScoutError when a sampler or pruner cannot be made as the config says."""
     try:
-        instantiate(config)
+        instantiate(config, **arguments)
     except Exception as error:  # whatever Optuna's classes raise, and the packages that some of them want
         cause = error.__cause__ or error
         raise ScoutError(
