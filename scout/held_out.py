@@ -52,16 +52,14 @@ class HeldOut:
         """
         self._trainer, self._game, self._folder = trainer, game, folder
         self._path = folder.path / CHECKPOINTS / BEST
-        self._best = -np.inf
-        self.last = -np.inf
-        """The last evaluation's mean return."""
+        self._best = self._last = -np.inf
         if trainer.epoch == 0:
             return
         kept = self._kept()
         if kept is not None and kept["episodes"] == trainer.experiment.evaluation.episodes:
             self._best = kept["evaluation_return"]
         last = folder.in_last_update(HELD_OUT)
-        self.last = -np.inf if last is None else last
+        self._last = -np.inf if last is None else last
         self.keep_best()
 
     def _kept(self) -> dict[str, Any] | None:
@@ -86,7 +84,7 @@ class HeldOut:
         with same_generators():
             episodes = [episode.record for episode in self._play(range(self._trainer.experiment.evaluation.episodes))]
         returns = [episode["return"] for episode in episodes]
-        mean = self.last = float(np.mean(returns))
+        mean = self._last = float(np.mean(returns))
         low, high = bootstrap_interval(returns) or (mean, mean)
         return {
             HELD_OUT: mean,
@@ -106,7 +104,7 @@ class HeldOut:
 
         Raises ScoutError when it cannot be written; the best one before it is then untouched.
         """
-        if self.last <= self._best:
+        if self._last <= self._best:
             return
         trainer = self._trainer
         contents = {
@@ -114,10 +112,10 @@ class HeldOut:
             "agent_steps": trainer.global_step,
             "update": trainer.epoch,
             "episodes": trainer.experiment.evaluation.episodes,
-            "evaluation_return": self.last,
+            "evaluation_return": self._last,
         }
         save_whole(self._path, contents)
-        self._best = self.last
+        self._best = self._last
 
     def film(self) -> Path | None:
         """The best network's first episode, as the run folder's film; None, with a warning, where none can be made."""

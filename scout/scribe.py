@@ -20,7 +20,7 @@ class Pruned(Exception):
 
 
 Hopeless = Callable[[int, float], bool]
-"""Whether to give a run up after an evaluation, of that number (from 1) and that held-out return."""
+"""Whether to give a run up after an evaluation, of that number (from 1), by the objective so far."""
 
 
 class Scribe:
@@ -37,6 +37,7 @@ class Scribe:
         self._folder, self._tracker, self._hopeless = folder, tracker, hopeless
         self._keep, self._films = experiment.checkpoint.keep, experiment.evaluation.film
         self._every, self._total = experiment.evaluation.every, experiment.total_timesteps
+        self._objective = experiment.sweep.objective
         self._held_out = HeldOut(trainer, trainer.vecenv.driver_env.env_cfg, folder)
         self._progress = TrainingProgress(
             experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step
@@ -54,9 +55,9 @@ class Scribe:
         steps = metrics["agent_steps"]
         if self._hopeless is None or self._every is None or steps >= self._total:
             return
-        number, value = int(steps // self._every), self._held_out.last
-        if self._hopeless(number, value):
-            raise Pruned(f"evaluation {number} gave {value:.2f}, which its sweep took for hopeless")
+        number, value = int(steps // self._every), self._folder.objective(self._objective)
+        if value is not None and self._hopeless(number, value):
+            raise Pruned(f"at evaluation {number} {self._objective} was {value:.2f}: hopeless by its sweep's measure")
 
     def log(self, metrics: dict[str, float], judge: bool) -> None:
         """Records one update, with an evaluation on held-out maps where one is due."""
