@@ -152,6 +152,7 @@ def test_a_job_of_two_makes_one_run(start: Callable[..., Job], tmp_path: Path) -
     assert not any(torch.equal(played[i], played[i + 4]) for i in range(4))
 
 
+@pytest.mark.slow
 def test_a_mistake_is_said_once(start: Callable[..., Job], tmp_path: Path) -> None:
     """What no job of several processes can be is refused in one message, with what to take instead; nothing is left."""
     run_dir = tmp_path / "run"
@@ -217,6 +218,7 @@ def test_mistakes_before_the_ranks_meet_are_the_first_ones_to_say(
 # -- death -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_job_with_a_checkpoint(start: Callable[..., Job], tmp_path: Path) -> None:
     """After kill -9 of the second rank all is over within 30 seconds; the first says what to go on from."""
     run_dir = tmp_path / "run"
