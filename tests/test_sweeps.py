@@ -74,7 +74,7 @@ def test_a_sweep_called_again_leaves_finished_jobs_alone_and_does_the_rest(calls
     assert [line.partition("ERROR ")[2] for line in log if "ERROR" in line] == [
         "mission.difficulty=brutal is unknown; valid: easy, hard, medium"
     ] * 2
-    assert status_of(calls.sweep / "2")["state"] == "finished"
+    assert (status_of(calls.sweep / "1"), status_of(calls.sweep / "2")["state"]) == ({}, "finished")
 
 
 def test_a_sweep_with_failed_jobs_exits_1_and_says_how_to_do_them_again(calls: Calls) -> None:
