@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Any, override
@@ -71,6 +72,11 @@ def set_map_seed(game: MettaGridConfig, map_seed: int) -> None:
     while isinstance(builder, MapGen.Config):
         builder.seed = map_seed
         builder = builder.instance
+
+
+# A forked process has everything already, and starts at once. Elsewhere it is sent there, and Python starts anew:
+# Windows cannot fork, and macOS's own libraries do not bear it.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 class SeededEarlyReset(EarlyResetHandler):

@@ -11,15 +11,13 @@ import torch
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.simulator import Simulation
 
-from scout.environment import serve_the_parent
+from scout.environment import START_METHOD, serve_the_parent
 from scout.errors import ScoutError
 from scout.policies import NetworkPolicy, Policy
 from scout.rollout import Episode, play
 
 POLL_SECONDS = 0.1
-# A forked process has the policy already, and starts at once. Elsewhere it is sent there, and Python starts anew:
-# Windows cannot fork, and macOS's own libraries do not bear it.
-CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+CONTEXT: Any = multiprocessing.get_context(START_METHOD)
 
 
 def play_all(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
 import yaml
 
@@ -169,14 +169,10 @@ class RunFolder:
         Whoever in this process opens and closes the file a second time gives the lock away: `_lines` reads them.
         """
         self._metrics = (self.path / METRICS).open("a+b")
-        try:
-            fcntl.lockf(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+        if not take_lock(self._metrics, self.path):
             raise ScoutError(
                 f"{self.path} is being trained by process {self._status.get('process')}: wait for it, or end it first"
-            ) from error
-        except OSError as error:  # a network's file system without locks
-            log.warning("%s cannot be locked (%s): see that no two processes train it", self.path, error.strerror)
+            )
 
     def _lines(self) -> list[bytes]:
         """What the metrics hold, with line ends."""
@@ -225,6 +221,17 @@ def load_experiment(run_dir: Path) -> Experiment:
         return experiment
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ScoutError) as error:
         raise ScoutError(f"{path} is not a config of this version:\n{error}") from error
+
+
+def take_lock(file: IO[Any], folder: Path) -> bool:
+    """Locks an open file of a folder until it is closed; false where another process has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:  # a network's file system without locks
+        log.warning("%s cannot be locked (%s): see that no two processes use it", folder, error.strerror)
+    return True
 
 
 def is_running(path: Path) -> bool:

@@ -50,7 +50,7 @@ class Study:
         """
         self._search = search
         self._study = optuna.create_study(
-            storage=_storage(folder), study_name=NAME, direction=search.direction, load_if_exists=True
+            storage=storage_in(folder), study_name=NAME, direction=search.direction, load_if_exists=True
         )
         had: dict[str, str] | None = self._study.user_attrs.get(CONTENTS)
         if had is None:
@@ -93,7 +93,7 @@ class Study:
 
 def hopeless_in(folder: Path, number: int, pruner: optuna.pruners.BasePruner) -> Callable[[int, float], bool]:
     """For the job that is a trial: takes each evaluation's number and return; true when the pruner would end it."""
-    study = optuna.load_study(storage=_storage(folder), study_name=NAME, pruner=pruner)
+    study = optuna.load_study(storage=storage_in(folder), study_name=NAME, pruner=pruner)
     stored = study.get_trials(deepcopy=False)[number]
     trial, reported = Trial(study, stored._trial_id), set(stored.intermediate_values)
 
@@ -105,5 +105,6 @@ def hopeless_in(folder: Path, number: int, pruner: optuna.pruners.BasePruner) ->
     return hopeless
 
 
-def _storage(folder: Path) -> JournalStorage:
+def storage_in(folder: Path) -> JournalStorage:
+    """Where a sweep's folder keeps its study."""
     return JournalStorage(JournalFileBackend(str(folder / STUDY)))

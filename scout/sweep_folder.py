@@ -1,8 +1,6 @@
 """A sweep's folder under multirun/: which run folder in it belongs to which job."""
 
-import fcntl
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +13,8 @@ from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, JOBS, STATUS, STOPPING, SWEEP_LOCK
 from scout.resume import is_same
-from scout.run_folder import object_in
+from scout.run_folder import object_in, take_lock
 from scout.validation import flat
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,13 +80,9 @@ def open_sweep(path: Path) -> Iterator[SweepFolder]:
             f"{path} cannot be written ({error.strerror}): choose another with hydra.sweep.dir=DIR"
         ) from error
     with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+        if not take_lock(lock, path):
             raise ScoutError(
                 f"{path} belongs to a sweep that is running: wait for it, or choose another with sweep.name=NAME"
-            ) from error
-        except OSError as error:  # a network's file system without locks
-            log.warning("%s cannot be locked (%s): see that no two sweeps use it", path, error.strerror)
+            )
         (path / STOPPING).unlink(missing_ok=True)
         yield SweepFolder(path, object_in(path / JOBS))

@@ -243,7 +243,8 @@ def _loop(trainer: StockTrainer, scribe: Scribe | None, signals: Signals) -> Non
             signals.checkpoint = False
         if stop:
             raise Interrupted(stop)
-        before_rollout, steps_before = rollout_state(trainer), trainer.global_step
+        before_rollout = rollout_state(trainer) if ranks.size == 1 else None  # of several, nobody can gather it
+        steps_before = trainer.global_step
         try:
             metrics = update(trainer, max_steps)
         except WorkerFailure:

@@ -6,7 +6,6 @@ needs to be rebuilt is which episode it is in, and the actions of that episode s
 
 import logging
 import multiprocessing
-import sys
 import time
 from multiprocessing import Pipe, Process
 from typing import Any, NamedTuple, override
@@ -18,7 +17,7 @@ from pufferlib import vector
 from torch import Tensor
 
 from scout.config import VecenvConfig
-from scout.environment import EnvFactory, Start
+from scout.environment import START_METHOD, EnvFactory, Start
 from scout.errors import ScoutError
 from scout.ranks import ALONE, Ranks
 
@@ -267,7 +266,7 @@ def make_vecenv(
         if config.name == "serial":
             return Serial(*arguments, config.num_envs, record=record)
         if multiprocessing.get_start_method() == "loky":  # of joblib, whose processes cannot share memory with theirs
-            multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
+            multiprocessing.set_start_method(START_METHOD, force=True)
         return Multiprocessing(
             *arguments,
             config.num_envs,

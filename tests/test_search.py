@@ -11,13 +11,12 @@ import pytest
 from conftest import run_script, wait_until
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from test_sweeps import begin, has_checkpoint, status_of, summary_of
 
 from scout.errors import ScoutError
 from scout.search import distribution_of
-from scout.study import Search, Study, hopeless_in
+from scout.study import Search, Study, hopeless_in, storage_in
 
 SPACE: dict[str, BaseDistribution] = {
     "trainer.gamma": FloatDistribution(0.5, 1.0),
@@ -122,12 +121,8 @@ def test_a_run_that_goes_on_may_make_an_evaluation_again(tmp_path: Path) -> None
     pruner = optuna.pruners.NopPruner()
     hopeless_in(tmp_path, number, pruner)(1, 0.5)
     assert not hopeless_in(tmp_path, number, pruner)(1, 0.7)
-    stored = optuna.load_study(study_name="study", storage=_storage(tmp_path)).trials[0]
+    stored = optuna.load_study(study_name="study", storage=storage_in(tmp_path)).trials[0]
     assert stored.intermediate_values == {1: 0.5}
-
-
-def _storage(folder: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.log")))
 
 
 # -- what is searched --------------------------------------------------------------------------------------------------
@@ -214,7 +209,7 @@ def test_a_search_that_was_killed_finishes_the_trials_that_are_missing(tmp_path:
         [(row["folder"], row["status"], row["evaluation/return"]) for row in summary_of(at)] for at in (alone, killed)
     ]
     assert rows[0] == rows[1]
-    states = [trial.state for trial in optuna.load_study(study_name="study", storage=_storage(killed)).trials]
+    states = [trial.state for trial in optuna.load_study(study_name="study", storage=storage_in(killed)).trials]
     assert [state.is_finished() for state in states] == [True] * 4
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED}
 
@@ -227,12 +222,12 @@ def test_an_interrupted_trial_is_finished_when_the_search_is_called_again(tmp_pa
     wait_until(lambda: has_checkpoint(tmp_path / "0"))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
-    assert [trial.state for trial in optuna.load_study(study_name="study", storage=_storage(tmp_path)).trials] == [
+    assert [trial.state for trial in optuna.load_study(study_name="study", storage=storage_in(tmp_path)).trials] == [
         TrialState.RUNNING
     ]
     assert begin(tmp_path, *search).wait(120) == 0
     assert len(status_of(tmp_path / "0")["resumed"]) == 1
-    assert len(optuna.load_study(study_name="study", storage=_storage(tmp_path)).trials) == 2
+    assert len(optuna.load_study(study_name="study", storage=storage_in(tmp_path)).trials) == 2
 
 
 @pytest.mark.slow

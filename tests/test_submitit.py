@@ -8,13 +8,12 @@ run a task again.
 import os
 import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, tiny_overrides, wait_until
-from test_sweeps import LONG, has_checkpoint, losses_of, status_of, summary_of
+from conftest import wait_until
+from test_sweeps import begin, has_checkpoint, losses_of, status_of, summary_of
 
 SBATCH = r"""
 import os, re, subprocess, sys, time
@@ -106,19 +105,6 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "STUB_SLURM": str(state)}
 
 
-def begin(sweep: Path, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """A sweep of the small experiment, in the background: 24 updates a job."""
-    return subprocess.Popen(
-        [sys.executable, "train.py", "-m", *tiny_overrides(**LONG), *overrides, f"hydra.sweep.dir={sweep}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=env or dict(os.environ),
-    )
-
-
 def preempt(run_dir: Path) -> None:
     """Once the run has a checkpoint: the signals that SLURM sends to a job that it takes the machine from."""
     wait_until(lambda: has_checkpoint(run_dir))
@@ -156,7 +142,7 @@ def test_a_job_of_slurm_that_is_preempted_is_queued_again_and_goes_on_exactly(
     sweep = tmp_path / "sweep"
     keys = ("partition=gpu", "gpus_per_node=1", "timeout_min=90", "cpus_per_task=8", "mem_gb=16", "account=lab")
     options = ("hydra/launcher=submitit_slurm", *(f"hydra.launcher.{key}" for key in keys))
-    process = begin(sweep, "seed=1,2", *options, env=slurm)
+    process = begin(sweep, "seed=1,2", *options, **slurm)
     preempt(sweep / "0")
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
@@ -178,7 +164,7 @@ def test_a_job_of_slurm_that_fails_is_a_failed_row(slurm: dict[str, str], tmp_pa
     """The sweep ends with exit code 1, and the summary has the reason from the job's own log."""
     sweep = tmp_path / "sweep"
     options = ("mission.difficulty=brutal", "hydra/launcher=submitit_slurm")
-    process = begin(sweep, *options, env=slurm)
+    process = begin(sweep, *options, **slurm)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     (row,) = summary_of(sweep)
@@ -193,7 +179,7 @@ def test_a_job_of_slurm_that_fails_is_a_failed_row(slurm: dict[str, str], tmp_pa
 def test_a_lost_job_of_slurm_costs_no_other_one(slurm: dict[str, str], tmp_path: Path) -> None:
     """While one job is killed the other still waits in the queue: the sweep waits for it."""
     sweep = tmp_path / "sweep"
-    process = begin(sweep, "seed=1,2", "hydra/launcher=submitit_slurm", env=slurm | {"STUB_QUEUE": "40"})
+    process = begin(sweep, "seed=1,2", "hydra/launcher=submitit_slurm", **slurm, STUB_QUEUE="40")
     wait_until(lambda: has_checkpoint(sweep / "0"))
     os.kill(status_of(sweep / "0")["process"], signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
