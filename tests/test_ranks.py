@@ -122,6 +122,7 @@ def test_two_ranks_are_one_process_with_the_environments_of_both(both: Found) ->
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_of_two_makes_one_run(start: Callable[..., Job], tmp_path: Path) -> None:
     """One folder, one line an update, the steps of both; held-out evaluation, and all that one process leaves."""
     run_dir = tmp_path / "runs" / "run"
