@@ -16,7 +16,7 @@ from scout.errors import ScoutError, nearest
 from scout.evaluation_config import EvaluationConfig, EvaluationMission
 from scout.files import CHECKPOINTS, CONFIG, STATUS
 from scout.mission import make_game
-from scout.model_config import CnnLstmConfig
+from scout.model_config import CnnLstmConfig, Model
 from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.pretrained import path_of
@@ -35,6 +35,8 @@ class Contestant:
     greedy: bool = False
     finished: bool = False
     """Whether the run came to its end."""
+    model: Model | None = None
+    """Of its network; None for a baseline."""
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
             set_fast_layers(network, config.device.fast_layers)
             title = f"{name} (greedy)" if greedy else name
             policy = NetworkPolicy(title, network, device, greedy, config.device.precision)
-            found.append(Contestant(policy, loaded.experiment, greedy, loaded.state == "finished"))
+            found.append(Contestant(policy, loaded.experiment, greedy, loaded.state == "finished", model))
         if loaded.state not in (None, "finished"):
             log.warning("%s is of a run whose status is %s, so it is in no line of several seeds", name, loaded.state)
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""

@@ -36,14 +36,14 @@ class NetworkPolicy:
     """A trained network: all agents in one forward pass, their recurrent states zero at each episode's start."""
 
     def __init__(self, name: str, network: nn.Module, device: str, greedy: bool, precision: str = "float32") -> None:
-        self.name, self._network, self.device, self._greedy = name, network.eval(), device, greedy
+        self.name, self.network, self.device, self._greedy = name, network.eval(), device, greedy
         fix_weights(network)
         self._autocast = precision == "bfloat16"
 
     def begin(self, simulations: Sequence[Simulation], generators: Sequence[np.random.Generator]) -> None:
         self._simulations, self._generators = simulations, generators
         agents = sum(simulation.num_agents for simulation in simulations)
-        zeros = torch.zeros(agents, self._network.hidden_size, device=self.device)  # pyright: ignore[reportArgumentType]
+        zeros = torch.zeros(agents, self.network.hidden_size, device=self.device)  # pyright: ignore[reportArgumentType]
         self._state = {"lstm_h": zeros, "lstm_c": zeros.clone()}
 
     @torch.inference_mode()
@@ -51,7 +51,7 @@ class NetworkPolicy:
         observations = np.concatenate([simulation._c_sim.observations() for simulation in self._simulations])
         tokens = torch.from_numpy(observations).to(self.device)
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self._autocast, cache_enabled=False):
-            logits, _ = self._network.forward_eval(tokens, self._state)  # pyright: ignore[reportCallIssue]
+            logits, _ = self.network.forward_eval(tokens, self._state)  # pyright: ignore[reportCallIssue]
         logits = logits.float().cpu().numpy()
         start = 0
         for simulation, generator in zip(self._simulations, self._generators, strict=True):

@@ -8,9 +8,9 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from torch import Tensor, nn
 
 from scout.model_config import CnnLstmConfig
-from scout.models.first_layer import BYTES, Reader, convolution_taps, first_layer, places
 from scout.models.heads import in_float32, split_steps
 from scout.models.memory import run_lstm, state_of
+from scout.models.readers import BYTES, Reader, convolution_taps, places
 from scout.models.recurrence import FastModule, linear
 from scout.observation import SCALE_EPSILON, feature_scales, tokens_to_grid
 
@@ -93,6 +93,8 @@ class CnnLstm(FastModule):
 
     def _sparse(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The same without the grid."""
+        from scout.models.first_layer import first_layer  # needs numba, which not every player of a network has
+
         layer = cast("nn.Conv2d", self._cnn[0])
         weight, bias = layer.weight, cast("Tensor", layer.bias)
         table = rearrange(weight, "out feature y x -> feature (y x) out")

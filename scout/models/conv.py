@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from scout.model_config import ConvConfig
 from scout.models.embedding import TokenEmbedding
-from scout.models.first_layer import Reader, convolution_taps, first_layer, places
 from scout.models.heads import Heads, split_steps
 from scout.models.memory import RELU_GAIN, RecurrentLayer, orthogonal
+from scout.models.readers import Reader, convolution_taps, places
 from scout.models.recurrence import FastModule
 from scout.models.turned_views import TurnedViews
 from scout.observation import NO_CELL
@@ -71,6 +71,8 @@ class Conv(FastModule):
 
     def _sparse(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The same without the grid: the embedding and the layer after it are one table."""
+        from scout.models.first_layer import first_layer  # needs numba, which not every player of a network has
+
         window, apart = self._compose()
         first = first_layer(tokens, window, cast("Tensor", self._first.bias), self._window)
         own = first_layer(tokens, apart, self.own.bias, self._apart)

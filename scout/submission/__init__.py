@@ -1,0 +1,1 @@
+"""From a checkpoint to a leaderboard: `python -m scout.submit checkpoint=RUN_DIR name=NAME`."""
