@@ -55,6 +55,9 @@ class ScoutPolicy(MultiAgentPolicy):
         network = make_model(TypeAdapter(Model).validate_python(config), self.policy_env_info)
         network.load_state_dict(weights)
         set_fast_layers(network, False)  # they need numba, which would compile in the first step of each process
+        torch.set_num_threads(
+            1
+        )  # a server's container may have fewer cores than torch counts, and each agent a process
         self._network = network.to(self.device).eval()
         fix_weights(self._network)
 

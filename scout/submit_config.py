@@ -1,13 +1,12 @@
 """The schemas of conf/submit.yaml and conf/export.yaml: which scout leaves the project, and for where."""
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from scout.group import Group, Integer, Positive
 from scout.model_config import ForeignModel
-
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+.*[^/]$")]
 
 
 class CheckpointConfig(Group):
@@ -30,7 +29,7 @@ class CheckpointConfig(Group):
 class SubmitConfig(CheckpointConfig):
     """All of one submission: the scout, how it plays, how that is proven, and where it goes."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^:\s]+$")] | None = None
+    name: str | None = None
     """What it is called on the leaderboard, where each upload of a name is its next version."""
     greedy: bool = False
     """Take the most probable action instead of sampling."""
@@ -48,9 +47,9 @@ class SubmitConfig(CheckpointConfig):
     """Send a bundle that was sent under this name before, as another version."""
     season: str | None = None
     """Season to enter; null is the server's default one."""
-    server: Url | None = None
+    server: str | None = None
     """The leaderboard's server; null is cogames' own."""
-    login_server: Url | None = None
+    login_server: str | None = None
     """Whose token, of `cogames login`, is sent; null is cogames' own."""
 
     @model_validator(mode="after")
@@ -58,12 +57,20 @@ class SubmitConfig(CheckpointConfig):
         if not self.bundle_only:
             if self.name is None:
                 raise ValueError("name=null says nothing: expected what to call the scout, for instance name=my-scout")
+            if not re.fullmatch(r"[^:\s]{1,64}", self.name):
+                raise ValueError(
+                    f"name={self.name} is not valid: expected at most 64 characters, no space and no colon"
+                )
+            for key in ("server", "login_server"):
+                url = getattr(self, key)
+                if url is not None and not re.fullmatch(r"https?://[^\s/]+(/[^\s/]+)*", url):
+                    raise ValueError(f"{key}={url} is not valid: expected http:// or https://, and no / at its end")
             if self.dry_run and self.again:
                 raise ValueError("again=true has no effect with dry_run=true: leave one of them out")
             return self
         for key in ("dry_run", "again", "season", "server", "login_server"):
             if getattr(self, key):
-                raise ValueError(f"{key}={getattr(self, key)} has no effect with bundle_only=true: leave one out")
+                raise ValueError(f"{key} has no effect with bundle_only=true: leave one of them out")
         return self
 
 

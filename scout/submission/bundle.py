@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import sysconfig
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,30 +79,34 @@ def write_bundle(path: Path, model: Model, network: nn.Module, greedy: bool) -> 
 def code_of(model: Model) -> dict[str, bytes]:
     """The source files that `ScoutPolicy` needs for a network, by their names in the bundle.
 
-    Raises ScoutError for a network of one's own that is an installed package, which a server has not.
+    For a network of one's own that is what it imports from the folder that it lies in. Raises ScoutError where it is an
+    installed package, which a server has not.
     """
-    packages, modules = set(WITH_IT), ["scout.policy"]
+    modules, own = ["scout.policy"], None
     if model.target is not None:
         modules.append(model.target.rpartition(".")[0])
-        packages.add(model.target.partition(".")[0])
         origin = _source_of(modules[-1])
-        if origin is None or origin.is_relative_to(Path(sysconfig.get_path("purelib"))):
+        if origin is None or _is_installed(origin):
             raise ScoutError(
                 f"model.target={model.target} is an installed package, and the leaderboard's server has none of yours: "
                 "put its code into the folder that the command is given in"
             )
+        own = origin.parents[modules[-1].count(".") + (origin.name == "__init__.py")]
     found: dict[str, bytes] = {}
     while modules:
         name = modules.pop()
         origin = _source_of(name)
-        if name.partition(".")[0] not in packages or origin is None:
+        if origin is None or not (
+            name.partition(".")[0] in WITH_IT
+            or (own is not None and origin.is_relative_to(own) and not _is_installed(origin))
+        ):
             continue
-        inner = name.replace(".", "/")
-        file = f"{inner}/__init__.py" if origin.name == "__init__.py" else f"{inner}.py"
+        package = origin.name == "__init__.py"
+        file = name.replace(".", "/") + ("/__init__.py" if package else ".py")
         if file in found:
             continue
         found[file] = origin.read_bytes()
-        modules += imports_of(found[file], name, package=origin.name == "__init__.py")
+        modules += imports_of(found[file], name, package)
         if "." in name:
             modules.append(name.rpartition(".")[0])  # its package is imported before it
     return found
@@ -133,6 +136,10 @@ def _source_of(module: str) -> Path | None:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin).resolve()
+
+
+def _is_installed(origin: Path) -> bool:
+    return "site-packages" in origin.parts
 
 
 def _path_of(policy: type) -> str:

@@ -1,16 +1,9 @@
 """Proves a bundle before it is sent: it says what evaluate.py's network says, and plays as on the server."""
 
-import contextlib
 import json
 import logging
-import os
-import re
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable, Sequence
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +21,11 @@ from scout.environment import evaluation_map_seed, with_map_seed
 from scout.errors import ScoutError
 from scout.playing import play_all
 from scout.policies import NetworkPolicy
+from scout.submission.alone import ON_SERVER, Alone
 from scout.submission.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
-ALONE = Path(__file__).resolve().parent / "alone"
 RECORDED = 128  # steps of an episode whose observations the bundle has to answer
 TOLERANCE = 1e-4  # of logits: the bundle takes torch's own layers, one agent at a time, and rounds otherwise
 START_SECONDS = 300  # that a process for each agent may take to start, as cogames allows
@@ -86,13 +79,7 @@ def prove(
     observations = recorded(policy, game, seed)
     expected = answers(policy, observations)
     games = [with_map_seed(game, evaluation_map_seed(seed, episode)) for episode in range(episodes)]
-    agents, steps = game.game.num_agents, game.game.max_steps
     found: list[dict[str, Any]] = []
-
-    def heard(line: str) -> None:
-        found.append(json.loads(line))
-        log.info("Episode %d of %d: %.2f per agent", len(found), episodes, np.mean(found[-1]["returns"]))
-
     with tempfile.TemporaryDirectory(prefix="scout-proof-") as name:
         folder = Path(name)
         np.save(folder / "observations.npy", observations)
@@ -104,27 +91,34 @@ def prove(
             "action_timeout_ms": action_timeout_ms,
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        patience = START_SECONDS + episodes * (START_SECONDS + steps * agents * action_timeout_ms / 1000)
         log.info("Playing %d episodes of %s, each agent in a process of its own", episodes, game.label)
-        run_alone([str(ALONE / "play.py"), str(folder / "job.json")], folder, log_path, patience, heard)
-        with np.load(folder / "outputs.npz") as outputs:
-            logits, seconds = outputs["logits"], outputs["seconds"]
-    difference = float(np.abs(logits - expected).max())
-    if not difference <= TOLERANCE:
-        raise ScoutError(
-            f"{bundle.path} says something else than evaluate.py's network: logits differ by up to {difference:.3g}, "
-            f"expected at most {TOLERANCE:g}. Do not send it; a network of one's own must give in single steps of one "
-            "agent what it gives for all"
-        )
+        command = [str(ON_SERVER / "play.py"), str(folder / "job.json")]
+        with Alone(command, folder, log_path, "The bundle fails as it would on the server") as player:
+            player.line(START_SECONDS + expected[..., 0].size * action_timeout_ms / 1000)
+            with np.load(folder / "outputs.npz") as outputs:
+                logits, milliseconds = outputs["logits"], 1000 * outputs["seconds"]
+            difference = float(np.abs(logits - expected).max())
+            if not difference <= TOLERANCE:
+                raise ScoutError(
+                    f"{bundle.path} says something else than evaluate.py's network: logits differ by up to "
+                    f"{difference:.3g}, expected at most {TOLERANCE:g}. Do not send it; a network of one's own must "
+                    "give for one agent and step what it gives for several"
+                )
+            # What hangs is ended long before all actions of an episode could be late.
+            actions = game.game.max_steps * game.game.num_agents
+            patience = START_SECONDS + 10 * actions * milliseconds.mean() / 1000
+            for episode in range(episodes):
+                found.append(json.loads(player.line(patience)))
+                log.info("Episode %d of %d: %.2f per agent", episode + 1, episodes, np.mean(found[-1]["returns"]))
+            player.finish(START_SECONDS)
     evaluated = play_all(policy, games[0], seed, episodes, 8, None)
-    times = 1000 * seconds
     return Proof(
         largest_difference=difference,
-        answers=logits.shape[0] * logits.shape[1],
+        answers=milliseconds.size,
         milliseconds={
-            "median": float(np.median(times)),
-            "percentile_99": float(np.percentile(times, 99)),
-            "largest": float(times.max()),
+            "median": float(np.median(milliseconds)),
+            "percentile_99": float(np.percentile(milliseconds, 99)),
+            "largest": float(milliseconds.max()),
         },
         episodes=[
             PlayedEpisode(
@@ -153,10 +147,11 @@ def show(proof: Proof, action_timeout_ms: int) -> None:
         *(proof.answers, proof.largest_difference, times["median"], times["percentile_99"], times["largest"]),
     )
     late = np.sum([episode.timeouts for episode in proof.episodes], axis=0)
-    for agent in np.flatnonzero(late):
+    if late.any():
         log.warning(
-            "agent %d was late %d times in %d steps: after %d ms the server takes noop instead",
-            *(agent, late[agent], sum(episode.steps for episode in proof.episodes), action_timeout_ms),
+            "%d of %d actions came after %d ms, where the server takes noop instead; by agent: %s",
+            *(late.sum(), late.size * sum(episode.steps for episode in proof.episodes), action_timeout_ms),
+            ", ".join(map(str, late)),
         )
 
 
@@ -182,64 +177,16 @@ def answers(policy: NetworkPolicy, observations: NDArray[np.uint8]) -> NDArray[n
     return np.stack([network.forward_eval(torch.from_numpy(tokens), state)[0].numpy() for tokens in observations])
 
 
-def run_alone(
-    arguments: Sequence[str],
-    folder: Path,
-    log_path: Path,
-    patience: float,
-    on_line: Callable[[str], None] | None = None,
-) -> None:
-    """Runs `python arguments...` in a folder, without the project and without what training alone needs.
+def validate(bundle: Bundle, server: str, season: str, log_path: Path) -> None:
+    """Plays the first steps of the season's mission by `cogames validate-bundle`, which asks the server for it.
 
-    `on_line` takes each line that it prints. Raises ScoutError when it fails or takes longer than `patience` seconds,
-    with the reason; then all that it said is in `log_path`. No process that it started outlives the call.
+    Raises ScoutError when it fails; `log_path` then has all that it said.
     """
-    variables = {
-        "PYTHONPATH": str(ALONE),
-        "TMPDIR": str(folder),
-        # A virtual environment for each agent, as cogames makes by default, would be installed from the network.
-        "EPISODE_RUNNER_USE_ISOLATED_VENVS": os.environ.get("EPISODE_RUNNER_USE_ISOLATED_VENVS", "0"),
-    }
-    with log_path.open("w+", encoding="utf-8", errors="backslashreplace") as said:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=os.environ | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if on_line else said,
-            stderr=said,
-            text=True,
-            start_new_session=True,
-        )
-        late = threading.Event()
-        timer = threading.Timer(patience, lambda: (late.set(), _kill(process)))
-        timer.start()
-        try:
-            for line in process.stdout or ():
-                assert on_line is not None
-                on_line(line)
-            code = process.wait()
-        finally:
-            timer.cancel()
-            _kill(process)
-            process.wait()
-        said.seek(0)
-        text = said.read()
-    if late.is_set():
-        raise ScoutError(f"The bundle was not done after {patience:.0f} s, and was ended: {log_path} has what it said")
-    if code != 0:
-        raise ScoutError(f"The bundle fails as it would on the server: {_reason(text, code)}\nAll of it: {log_path}")
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Ends the process and all that it started, which are a group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _reason(text: str, code: int) -> str:
-    """The error that a bundle's processes ended by: the last one that is not another one's consequence."""
-    errors = [line.strip() for line in text.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Exit)\b", line)]
-    causes = [line for line in errors if not re.search(r"episode_subprocess failed|ConnectionClosed|PolicyStep", line)]
-    last = text.strip().splitlines()[-1:] or [f"it left with {code} and said nothing"]
-    return (causes or errors or last)[-1]
+    log.info("Validating it on the mission of season %s", season)
+    with tempfile.TemporaryDirectory(prefix="scout-proof-") as name:
+        with zipfile.ZipFile(bundle.path) as archive:
+            archive.extractall(Path(name) / "bundle")  # of a zip cogames would keep a copy for good
+        command = ["-m", "cogames", "validate-bundle", "--policy", (Path(name) / "bundle").as_uri()]
+        command += ["--server", server, "--season", season]
+        with Alone(command, Path(name), log_path, f"The bundle fails on the mission of season {season}") as validation:
+            validation.finish(2 * START_SECONDS)

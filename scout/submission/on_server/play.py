@@ -18,6 +18,7 @@ from mettagrid.policy.loader import initialize_or_load_policy
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.prepare_policy_spec import load_policy_spec_from_path
 from mettagrid.runner.episode_runner import run_episode_isolated
+from mettagrid.runner.rollout import run_episode_local
 from mettagrid.runner.types import EpisodeSpec
 from mettagrid.simulator import AgentObservation, ObservationToken
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ from torch import Tensor
 
 
 def main(job: dict[str, Any]) -> None:
-    """Writes `outputs` (logits float32 [steps, agents, actions] and seconds [steps, agents]), then `results`."""
+    """Writes `outputs` (logits float32 [steps, agents, actions] and seconds [steps, agents]); prints the rest.
+
+    That is a line of JSON with an action's mean seconds, then one for each episode.
+    """
     unpacked = Path("bundle").resolve()
     spec = load_policy_spec_from_path(Path(job["bundle"]), force_dest=unpacked)
     games = [MettaGridConfig.model_validate(game, context=LENIENT_CONTEXT) for game in job["games"]]
@@ -34,18 +38,20 @@ def main(job: dict[str, Any]) -> None:
     called = "forward_eval" if spec.class_path == "scout.policy.ScoutPolicy" else "forward"
     logits, seconds = answers(policy, called, env_info, np.load(job["observations"]))
     np.savez(job["outputs"], logits=logits, seconds=seconds)
-    agents = env_info.num_agents
+    print(json.dumps({"seconds": seconds.mean()}), flush=True)
     for episode, game in enumerate(games):
-        result = run_episode_isolated(
-            EpisodeSpec(
-                policy_uris=[unpacked.as_uri()],
-                assignments=[0] * agents,
-                env=game,
-                seed=episode,
-                max_action_time_ms=job["action_timeout_ms"],
-            ),
-            Path("result.json").resolve(),
+        said = EpisodeSpec(
+            policy_uris=[unpacked.as_uri()],
+            assignments=[0] * env_info.num_agents,
+            env=game,
+            seed=episode,
+            max_action_time_ms=job["action_timeout_ms"],
         )
+        try:
+            result = run_episode_isolated(said, Path("result.json").resolve())
+        except RuntimeError:  # an agent's process has died, and mostly took its reason with it: here it is told
+            run_episode_local(policy_specs=[spec], assignments=said.assignments, env=game, seed=episode, device="cpu")
+            raise
         line = {"returns": result.rewards, "timeouts": result.action_timeouts, "steps": result.steps}
         print(json.dumps(line), flush=True)
 
