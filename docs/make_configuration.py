@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from scout.config import Experiment
 from scout.evaluation_config import EvaluationConfig
+from scout.submit_config import ExportConfig
 from scout.validation import groups_of
 
 TECHNICAL = (2**62, 1e30)  # bounds that nobody meets on purpose (scout/group.py)
@@ -26,14 +27,17 @@ def page() -> str:
         "# Configuration",
         "",
         "Made from `scout/config.py` by `make docs`. Keys are set as `group.key=value`, a group's option as",
-        "`group=option`. The defaults are those of `conf/train.yaml` and `conf/evaluate.yaml`; other options of a",
-        "group bring their own.",
+        "`group=option`. The defaults are those of `conf/train.yaml`, `conf/evaluate.yaml` and `conf/export.yaml`;",
+        "other options of a group bring their own.",
         "",
         "## `python train.py`",
         *_tables(Experiment),
         "",
         "## `python evaluate.py`",
         *_table(EvaluationConfig),
+        "",
+        "## `python -m scout.export`",
+        *_table(ExportConfig),
     ]
     return "\n".join(lines) + "\n"
 

@@ -107,7 +107,7 @@ def read_network(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
     Raises ValueError where it holds something else.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         from safetensors import safe_open  # not in a bundle, whose file is torch's own
 
         with safe_open(path, "pt") as file:

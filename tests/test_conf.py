@@ -15,6 +15,7 @@ from scout import cli
 from scout.cli import compose_experiment
 from scout.config import Experiment, Group
 from scout.evaluation_config import EvaluationConfig
+from scout.submit_config import ExportConfig
 from scout.validation import all_keys, groups_of
 
 CONF = ROOT / "conf"
@@ -90,6 +91,12 @@ def compose_evaluation(*overrides: str) -> EvaluationConfig:
         return cli.load(EvaluationConfig, compose("evaluate", list(overrides)))
 
 
+def compose_export(*overrides: str) -> ExportConfig:
+    """What `python -m scout.export overrides...` would write."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        return cli.load(ExportConfig, compose("export", list(overrides)))
+
+
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +165,12 @@ def test_evaluate_yaml_and_the_library_have_the_same_defaults() -> None:
     """Composing conf/evaluate.yaml gives `EvaluationConfig`, value for value."""
     expected = EvaluationConfig(policy="random")
     assert compose_evaluation("policy=random").model_dump() == expected.model_dump()
+
+
+def test_export_yaml_and_the_library_have_the_same_defaults() -> None:
+    """Composing conf/export.yaml gives `ExportConfig`, value for value."""
+    expected = ExportConfig(checkpoint="pretrained", output="scout.pt")
+    assert compose_export("checkpoint=pretrained", "output=scout.pt").model_dump() == expected.model_dump()
 
 
 def test_train_yaml_writes_out_every_key() -> None:
@@ -283,7 +296,7 @@ def resolve(node: ast.AST, prefixes: dict[str, str], schema: type[Group]) -> str
     return None
 
 
-SCHEMA = ("config.py", "config_checks.py", "evaluation_config.py", "model_config.py")
+SCHEMA = ("config.py", "config_checks.py", "evaluation_config.py", "model_config.py", "submit_config.py")
 
 
 def read_as_attributes(schema: type[Group]) -> set[str]:
@@ -306,6 +319,11 @@ def test_every_key_of_an_evaluation_is_read() -> None:
     """
     elsewhere = {"model.options", "device.compile", "device.cuda_graphs", "device.cpu_offload"}
     assert leaves(EvaluationConfig) - read_as_attributes(EvaluationConfig) - elsewhere == set()
+
+
+def test_every_key_of_an_export_is_read() -> None:
+    """No key of conf/export.yaml is without effect; model.options are read by a network of one's own alone."""
+    assert leaves(ExportConfig) - read_as_attributes(ExportConfig) == {"model.options"}
 
 
 def test_every_key_of_a_training_run_is_read() -> None:

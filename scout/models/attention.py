@@ -41,9 +41,9 @@ class Attention(nn.Module):
         tokens, steps = split_steps(observations)
         tokens, turns = self.views(tokens)
         found = self.embedding(tokens)
-        own = [_sums(found, found.place == place, len(tokens)) for place in (self._centre, self._no_cell)]
+        own = [_sums(found, found.place == place, tokens.shape[0]) for place in (self._centre, self._no_cell)]
         own = torch.relu(self.own(torch.cat(own, dim=-1)))
-        surroundings = torch.relu(self.surroundings(self._pool(found, len(tokens))))
+        surroundings = torch.relu(self.surroundings(self._pool(found, tokens.shape[0])))
         features = rearrange(torch.cat([surroundings, own], dim=-1), "(b s) f -> b s f", s=steps)
         logits, values = self.heads(self.memory(features, state))
         return self.views.back(logits, turns), values

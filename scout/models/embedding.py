@@ -95,5 +95,5 @@ class TokenEmbedding(nn.Module):
         """
         found = self(tokens)
         places = self.height * self.width + 1
-        sums = torch.zeros(len(tokens) * places, self.size, dtype=found.embedding.dtype, device=tokens.device)
+        sums = torch.zeros(tokens.shape[0] * places, self.size, dtype=found.embedding.dtype, device=tokens.device)
         return sums.index_add(0, found.observation * places + found.place, found.embedding).view(-1, places, self.size)

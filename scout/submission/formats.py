@@ -1,0 +1,109 @@
+"""A checkpoint -> one file: weights with their config, cogames' own format, or a traced network."""
+
+import io
+import json
+import logging
+import shlex
+from pathlib import Path
+
+import torch
+from cogames.cogs_vs_clips.missions import get_core_missions
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from scout.config import DeviceConfig, MissionConfig
+from scout.contestants import make_contestants
+from scout.errors import ScoutError
+from scout.evaluation_config import EvaluationConfig
+from scout.model_config import CnnLstmConfig, Model
+from scout.new_file import NewFile
+from scout.policies import NetworkPolicy
+from scout.policy import CONFIG_KEY
+from scout.submission.bundle import fits_tutorial
+from scout.submission.proof import recorded
+from scout.submission.torchscript import as_torchscript
+from scout.submit_config import ExportConfig
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".safetensors", ".pt", ".torchscript")
+
+
+def export(config: ExportConfig) -> Path:
+    """Writes the network of a checkpoint into the file `output`, in the format of its ending, and says how to play it.
+
+    Raises ScoutError for a checkpoint that is not there, a file that cannot be written or is there already, and for a
+    network that the format cannot hold. Then nothing of the file is left.
+    """
+    path = Path(str(config.output))
+    file = NewFile("output", path, ENDINGS, config.overwrite)
+    # torch's own layers: those of this project cannot be traced, and numba would compile them for nothing.
+    device = DeviceConfig(name="cpu", precision="float32", fast_layers=False)
+    chosen = EvaluationConfig(checkpoint=config.checkpoint, mission=config.mission, model=config.model, device=device)
+    (contestant,), mission, game = make_contestants(chosen)
+    policy, model = contestant.policy, contestant.model
+    assert isinstance(policy, NetworkPolicy)
+    assert model is not None
+    match path.suffix.lower():
+        case ".safetensors":
+            contents = as_safetensors(model, policy.network)
+            how = f"Play it: {_command(mission, 'scout.policy.ScoutPolicy', path)}"
+        case ".pt":
+            contents = as_tutorial(model, policy.network)
+            how = f"Play it: {_command(mission, 'tutorial', path)}"
+        case _:
+            env_info = PolicyEnvInterface.from_mg_cfg(game)
+            observations = recorded(policy, game, seed=0)
+            contents = as_torchscript(model, policy.network, env_info.action_names, observations)
+            tokens, size = env_info.observation_space.shape[0], policy.network.hidden_size
+            how = (
+                f"Call it: torch.jit.load({str(path)!r})(tokens, lstm_h, lstm_c) with tokens uint8 [B, {tokens}, 3] "
+                f"and the state float32 [B, {size}], zero at an episode's start, gives logits, values and the new state"
+            )
+    try:
+        file.temporary.write_bytes(contents)
+        file.keep()
+    except OSError as error:
+        raise file.failed(error.strerror) from error
+    finally:
+        file.discard()  # nothing is there when it has got its name
+    log.info("Wrote %s: %s of %s, %.1f MB\n%s", path, model.target or model.name, policy.name, len(contents) / 1e6, how)
+    return path
+
+
+def as_safetensors(model: Model, network: nn.Module) -> bytes:
+    """The weights, with the network's config as JSON in the metadata: what `scout.policy.read_network` reads.
+
+    The same network gives the same bytes: with a second key in the metadata their order would be chance.
+    """
+    return save(_weights(network), {CONFIG_KEY: json.dumps(model.model_dump())})
+
+
+def as_tutorial(model: Model, network: nn.Module) -> bytes:
+    """The bare state_dict that cogames' `tutorial` policy plays. Raises ScoutError for any network but the seed's."""
+    if not fits_tutorial(model):
+        named = f"model={model.name}" if model.target is None else f"model.target={model.target}"
+        if isinstance(model, CnnLstmConfig) and model.target is None:
+            seeds = CnnLstmConfig().model_dump()
+            changed = {key: value for key, value in model.model_dump().items() if value != seeds[key]}
+            named = " ".join([named, *(f"model.{key}={value}" for key, value in changed.items())])
+        raise ScoutError(
+            "A .pt is for cogames' tutorial policy, which plays the seed's network alone: model=cnn_lstm with its own "
+            f"sizes. This one is {named}: take output=FILE.safetensors, which holds any network"
+        )
+    buffer = io.BytesIO()  # torch would put a file's name into the file
+    torch.save(_weights(network), buffer)
+    return buffer.getvalue()
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    """Each tensor with a memory of its own, in its plain order: some weights are channels_last."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+
+
+def _command(mission: MissionConfig, policy: str, path: Path) -> str:
+    """How cogames plays a file, on its own mission of that name."""
+    name = f"{mission.site}.{mission.name}"
+    known = name in [core.full_name() for core in get_core_missions()]
+    return f"cogames eval -m {name if known else 'MISSION'} -p {shlex.quote(f'class={policy},data={path}')}"
