@@ -134,7 +134,7 @@ class LeaderboardServer:
     def cuts_early(self, request: Request) -> bool:
         """Whether the connection is to be cut while a bundle is still under way."""
         planned = self._faults.get("storage") if request.method == "PUT" else None
-        return planned is not None and planned.fault is cut and not planned.done
+        return planned is not None and planned.times > 0 and planned.fault is cut and not planned.done
 
     def _seasons(self, _: Request) -> Response:
         return as_json(self.seasons)
