@@ -35,12 +35,13 @@ class _Planned:
 class LeaderboardServer:
     """Takes bundles as the leaderboard does, and fails where a test says so. A context manager; `reset` makes it new.
 
-    It checks what it gets: a wrong request is an assertion that `check` raises. `game` is the config of the pool for
-    newcomers. Steps, for `fail`: seasons, season, config, versions, presigned, storage, complete.
+    It checks what it gets: a wrong request is an assertion that `check` raises. `token` is that of its only user, and
+    `game` the config of the pool for newcomers.
+    Steps, for `fail`: seasons, season, config, versions, presigned, storage, complete.
     """
 
-    def __init__(self, game: dict[str, Any] | None = None) -> None:
-        self.game = game
+    def __init__(self, token: str = TOKEN, game: dict[str, Any] | None = None) -> None:
+        self.token, self.game = token, game
         self._http = _Http(self)
         self._lock = threading.RLock()
         self.reset()
@@ -60,7 +61,7 @@ class LeaderboardServer:
             handler.respond_with_handler(lambda request, s=step, p=path, a=answer: self._answer(request, s, p, a))
 
     def reset(self) -> None:
-        """Forgets everything but the game."""
+        """Forgets everything but the token and the game."""
         self.release()
         self._http.clear_assertions()
         self._http.clear_handler_errors()
@@ -148,7 +149,7 @@ class LeaderboardServer:
         return as_json(self.game) if config_id in known and self.game else as_json({"detail": "Config not found"}, 404)
 
     def _versions(self, request: Request) -> Response:
-        if not _is_ours(request):
+        if not self._is_ours(request):
             return as_json({"detail": "Not authenticated"}, 401)
         assert request.args["mine"] == "true"
         name = request.args.get("name_exact")
@@ -156,10 +157,10 @@ class LeaderboardServer:
         return as_json({"entries": found[::-1], "total_count": len(found)})
 
     def _memberships(self, request: Request) -> Response:
-        return as_json({}) if _is_ours(request) else as_json({"detail": "Not authenticated"}, 401)
+        return as_json({}) if self._is_ours(request) else as_json({"detail": "Not authenticated"}, 401)
 
     def _presigned(self, request: Request) -> Response:
-        if not _is_ours(request):
+        if not self._is_ours(request):
             return as_json({"detail": "Not authenticated"}, 401)
         upload_id = str(uuid.uuid4())
         self._uploads[upload_id] = None
@@ -177,7 +178,7 @@ class LeaderboardServer:
         return Response()
 
     def _complete(self, request: Request) -> Response:
-        if not _is_ours(request):
+        if not self._is_ours(request):
             return as_json({"detail": "Not authenticated"}, 401)
         sent = request.get_json()
         assert sent.keys() <= {"upload_id", "name", "season"}, sent
@@ -191,6 +192,9 @@ class LeaderboardServer:
         version = self.make_version(sent["name"])
         pools = [entered[0]["entry_pool"]] if entered else None
         return as_json({"id": version["id"], "name": version["name"], "version": version["version"], "pools": pools})
+
+    def _is_ours(self, request: Request) -> bool:
+        return request.headers.get("X-Auth-Token") == self.token
 
     def make_version(self, name: str) -> dict[str, Any]:
         """Counts a version of a name more, as an upload does, also one from elsewhere."""
@@ -286,10 +290,6 @@ def dripping(server: LeaderboardServer, _: Request) -> Response:
             time.sleep(0.05)
 
     return Response(spaces(), content_type="application/json")
-
-
-def _is_ours(request: Request) -> bool:
-    return request.headers.get("X-Auth-Token") == TOKEN
 
 
 def _id_of(name: str) -> str:
