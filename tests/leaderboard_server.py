@@ -36,7 +36,8 @@ class LeaderboardServer:
     """Takes bundles as the leaderboard does, and fails where a test says so. A context manager; `reset` makes it new.
 
     It checks what it gets: a wrong request is an assertion that `check` raises. `token` is that of its only user, and
-    `game` the config of the pool for newcomers. Steps, for `fail`: seasons, season, config, versions, presigned, storage, complete.
+    `game` the config of the pool for newcomers.
+    Steps, for `fail`: seasons, season, config, versions, presigned, storage, complete.
     """
 
     def __init__(self, token: str = TOKEN, game: dict[str, Any] | None = None) -> None:

@@ -212,7 +212,7 @@ class Leaderboard:
     def _error(self, failure: Failure) -> ScoutError:
         """What to say of a failed request."""
         server, version = f"server={self.server}", importlib.metadata.version("cogames")
-        retired = f"cogames' releases after {version} have no `cogames upload`: there may be no such server any more"
+        retired = "cogames' last release, 0.28.0, has no command line any more: there may be no such server either"
         status, said = failure.status or 0, failure.said
         if failure.step == STORING:
             return ScoutError(
