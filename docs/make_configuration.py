@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the schema in scout/config.py: `make docs`."""
+"""Writes docs/configuration.md from the schemas in scout/: `make docs`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from scout.config import Experiment
 from scout.evaluation_config import EvaluationConfig
-from scout.submit_config import ExportConfig
+from scout.submit_config import ExportConfig, SubmitConfig
 from scout.validation import groups_of
 
 TECHNICAL = (2**62, 1e30)  # bounds that nobody meets on purpose (scout/group.py)
@@ -26,15 +26,18 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `scout/config.py` by `make docs`. Keys are set as `group.key=value`, a group's option as",
-        "`group=option`. The defaults are those of `conf/train.yaml`, `conf/evaluate.yaml` and `conf/export.yaml`;",
-        "other options of a group bring their own.",
+        "Made from the schemas in `scout/` by `make docs`. Keys are set as `group.key=value`, a group's option as",
+        "`group=option`. The defaults are those of the files of the same names in `conf/`; other options of a group",
+        "bring their own.",
         "",
         "## `python train.py`",
         *_tables(Experiment),
         "",
         "## `python evaluate.py`",
         *_table(EvaluationConfig),
+        "",
+        "## `python -m scout.submit`",
+        *_table(SubmitConfig),
         "",
         "## `python -m scout.export`",
         *_table(ExportConfig),

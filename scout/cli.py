@@ -264,7 +264,9 @@ def _as_one_job(ranks: Ranks, schema: type[Group]) -> None:
     if ranks.size == 1:
         return
     if schema is not Experiment:
-        raise ScoutError("evaluate.py is no job for torchrun: it plays in all cores of a machine by itself")
+        raise ScoutError(
+            f"{Path(sys.argv[0]).name} is no job for torchrun: it starts by itself what processes it needs"
+        )
     if not ranks.first:
         sys.argv += ["hydra.run.dir=.", "hydra/job_logging=quiet"]
 

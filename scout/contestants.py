@@ -10,7 +10,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from scout.baselines import VALID, is_baseline
 from scout.checkpoint import Weights, load_into, load_weights
-from scout.config import Experiment, MissionConfig
+from scout.config import DeviceConfig, Experiment, MissionConfig
 from scout.device import make_device
 from scout.errors import ScoutError, nearest
 from scout.evaluation_config import EvaluationConfig, EvaluationMission
@@ -20,6 +20,7 @@ from scout.model_config import CnnLstmConfig, Model
 from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.pretrained import path_of
+from scout.submit_config import CheckpointConfig
 from scout.validation import validate
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,26 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
         log.info("Checkpoint: %s%s", loaded.path, steps)
     return found, mission, game
+
+
+def judged_network(
+    config: CheckpointConfig, greedy: bool = False, fast_layers: bool = True
+) -> tuple[NetworkPolicy, Model, MissionConfig, MettaGridConfig]:
+    """A checkpoint's network as evaluate.py judges it on a CPU: its policy, its config, and the mission with its game.
+
+    Raises ScoutError as `make_contestants` does.
+    """
+    evaluation = EvaluationConfig(
+        checkpoint=config.checkpoint,
+        mission=config.mission,
+        model=config.model,
+        greedy=greedy,
+        device=DeviceConfig(name="cpu", precision="float32", fast_layers=fast_layers),
+    )
+    (contestant,), mission, game = make_contestants(evaluation)
+    assert isinstance(contestant.policy, NetworkPolicy)
+    assert contestant.model is not None
+    return contestant.policy, contestant.model, mission, game
 
 
 def _expanded(name: str) -> list[str]:

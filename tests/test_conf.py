@@ -15,7 +15,7 @@ from scout import cli
 from scout.cli import compose_experiment
 from scout.config import Experiment, Group
 from scout.evaluation_config import EvaluationConfig
-from scout.submit_config import ExportConfig
+from scout.submit_config import ExportConfig, SubmitConfig
 from scout.validation import all_keys, groups_of
 
 CONF = ROOT / "conf"
@@ -97,6 +97,12 @@ def compose_export(*overrides: str) -> ExportConfig:
         return cli.load(ExportConfig, compose("export", list(overrides)))
 
 
+def compose_submission(*overrides: str) -> SubmitConfig:
+    """What `python -m scout.submit overrides...` would send."""
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        return cli.load(SubmitConfig, compose("submit", list(overrides)))
+
+
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +177,12 @@ def test_export_yaml_and_the_library_have_the_same_defaults() -> None:
     """Composing conf/export.yaml gives `ExportConfig`, value for value."""
     expected = ExportConfig(checkpoint="pretrained", output="scout.pt")
     assert compose_export("checkpoint=pretrained", "output=scout.pt").model_dump() == expected.model_dump()
+
+
+def test_submit_yaml_and_the_library_have_the_same_defaults() -> None:
+    """Composing conf/submit.yaml gives `SubmitConfig`, value for value."""
+    expected = SubmitConfig(checkpoint="pretrained", name="x")
+    assert compose_submission("checkpoint=pretrained", "name=x").model_dump() == expected.model_dump()
 
 
 def test_train_yaml_writes_out_every_key() -> None:
@@ -324,6 +336,11 @@ def test_every_key_of_an_evaluation_is_read() -> None:
 def test_every_key_of_an_export_is_read() -> None:
     """No key of conf/export.yaml is without effect; model.options are read by a network of one's own alone."""
     assert leaves(ExportConfig) - read_as_attributes(ExportConfig) == {"model.options"}
+
+
+def test_every_key_of_a_submission_is_read() -> None:
+    """No key of conf/submit.yaml is without effect; model.options are read by a network of one's own alone."""
+    assert leaves(SubmitConfig) - read_as_attributes(SubmitConfig) == {"model.options"}
 
 
 def test_every_key_of_a_training_run_is_read() -> None:

@@ -30,6 +30,11 @@ def wandb_folders(run_dir: Path) -> list[Path]:
 def records_of(run_dir: Path) -> list[dict[str, Any]]:
     """What W&B has on disk of the one run in a run folder, read back with W&B's own reader, record by record."""
     (folder,) = wandb_folders(run_dir)
+    return records_in(folder)
+
+
+def records_in(folder: Path) -> list[dict[str, Any]]:
+    """What W&B has on disk of one offline run, or one part of it."""
     done = subprocess.run(
         [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)],
         capture_output=True,

@@ -95,7 +95,12 @@ class Alone:
 
 def _reason(text: str, code: int) -> str:
     """The error that a bundle's processes ended by: the last one that is not another one's consequence."""
-    errors = [line.strip() for line in text.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Exit)\b", line)]
+    lines = text.splitlines()
+    found = [number for number, line in enumerate(lines) if re.match(r"\s*[\w.]*(Error|Exception|Exit)\b", line)]
+    errors = []
+    for number in found:
+        more = lines[number].endswith(":")  # its text begins in the next line
+        errors.append(" ".join(line.strip() for line in lines[number : number + 1 + more]))
     causes = [line for line in errors if not re.search(r"episode_subprocess failed|ConnectionClosed|PolicyStep", line)]
     last = text.strip().splitlines()[-1:] or [f"it left with {code} and said nothing"]
     return (causes or errors or last)[-1]

@@ -12,13 +12,11 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scout.config import DeviceConfig, MissionConfig
-from scout.contestants import make_contestants
+from scout.config import MissionConfig
+from scout.contestants import judged_network
 from scout.errors import ScoutError
-from scout.evaluation_config import EvaluationConfig
 from scout.model_config import CnnLstmConfig, Model
 from scout.new_file import NewFile
-from scout.policies import NetworkPolicy
 from scout.policy import CONFIG_KEY
 from scout.submission.bundle import fits_tutorial
 from scout.submission.proof import recorded
@@ -39,12 +37,7 @@ def export(config: ExportConfig) -> Path:
     path = Path(str(config.output))
     file = NewFile("output", path, ENDINGS, config.overwrite)
     # torch's own layers: those of this project cannot be traced, and numba would compile them for nothing.
-    device = DeviceConfig(name="cpu", precision="float32", fast_layers=False)
-    chosen = EvaluationConfig(checkpoint=config.checkpoint, mission=config.mission, model=config.model, device=device)
-    (contestant,), mission, game = make_contestants(chosen)
-    policy, model = contestant.policy, contestant.model
-    assert isinstance(policy, NetworkPolicy)
-    assert model is not None
+    policy, model, mission, game = judged_network(config, fast_layers=False)
     match path.suffix.lower():
         case ".safetensors":
             contents = as_safetensors(model, policy.network)

@@ -23,6 +23,7 @@ from scout.playing import play_all
 from scout.policies import NetworkPolicy
 from scout.submission.alone import ON_SERVER, Alone
 from scout.submission.bundle import Bundle
+from scout.submission.upload import Leaderboard, Season
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +84,11 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="scout-proof-") as name:
         folder = Path(name)
         np.save(folder / "observations.npy", observations)
-        job = {
-            "bundle": str(bundle.path.resolve()),
-            "observations": str(folder / "observations.npy"),
-            "outputs": str(folder / "outputs.npz"),
-            "games": [json.loads(game.model_dump_json()) for game in games],
-            "action_timeout_ms": action_timeout_ms,
-        }
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         log.info("Playing %d episodes of %s, each agent in a process of its own", episodes, game.label)
-        command = [str(ON_SERVER / "play.py"), str(folder / "job.json")]
+        files = {"observations": str(folder / "observations.npy"), "outputs": str(folder / "outputs.npz")}
+        command = _player(
+            folder, bundle, [json.loads(one.model_dump_json()) for one in games], action_timeout_ms, **files
+        )
         with Alone(command, folder, log_path, "The bundle fails as it would on the server") as player:
             player.line(START_SECONDS + expected[..., 0].size * action_timeout_ms / 1000)
             with np.load(folder / "outputs.npz") as outputs:
@@ -135,10 +131,10 @@ def prove(
 
 def show(proof: Proof, action_timeout_ms: int) -> None:
     """Prints a proof: an episode a line, and what the server would say of late actions."""
-    table = Table("map", "steps", "bundle", "evaluate.py", "late actions", box=box.SIMPLE_HEAD, title_justify="left")
-    for episode in proof.episodes:
+    table = Table("episode", "steps", "bundle", "evaluate.py", "late actions", box=box.SIMPLE_HEAD)
+    for number, episode in enumerate(proof.episodes):
         returns = f"{episode.bundle_return:.2f}", f"{episode.evaluate_return:.2f}"
-        table.add_row(str(episode.map_seed), str(episode.steps), *returns, str(sum(episode.timeouts)))
+        table.add_row(str(number), str(episode.steps), *returns, str(sum(episode.timeouts)))
     Console().print(table)
     times = proof.milliseconds
     log.info(
@@ -177,16 +173,32 @@ def answers(policy: NetworkPolicy, observations: NDArray[np.uint8]) -> NDArray[n
     return np.stack([network.forward_eval(torch.from_numpy(tokens), state)[0].numpy() for tokens in observations])
 
 
-def validate(bundle: Bundle, server: str, season: str, log_path: Path) -> None:
+def validate(bundle: Bundle, leaderboard: Leaderboard, season: Season, log_path: Path) -> None:
     """Plays the first steps of the season's mission by `cogames validate-bundle`, which asks the server for it.
 
     Raises ScoutError when it fails; `log_path` then has all that it said.
     """
-    log.info("Validating it on the mission of season %s", season)
+    log.info("Validating it on the mission of season %s", season.name)
+    failure = f"The bundle fails on the mission of season {season.name}"
     with tempfile.TemporaryDirectory(prefix="scout-proof-") as name:
+        folder = Path(name)
         with zipfile.ZipFile(bundle.path) as archive:
-            archive.extractall(Path(name) / "bundle")  # of a zip cogames would keep a copy for good
-        command = ["-m", "cogames", "validate-bundle", "--policy", (Path(name) / "bundle").as_uri()]
-        command += ["--server", server, "--season", season]
-        with Alone(command, Path(name), log_path, f"The bundle fails on the mission of season {season}") as validation:
-            validation.finish(2 * START_SECONDS)
+            archive.extractall(folder / "bundle")  # of a zip cogames would keep a copy for good
+        command = ["-m", "cogames", "validate-bundle", "--policy", (folder / "bundle").as_uri()]
+        command += ["--server", leaderboard.server, "--season", season.name]
+        try:
+            with Alone(command, folder, log_path, failure) as validation:
+                validation.finish(2 * START_SECONDS)
+        except ScoutError:
+            mission = leaderboard.mission(season)
+            mission["game"]["max_steps"] = 10  # as many as cogames validates
+            with Alone(_player(folder, bundle, [mission]), folder, log_path, failure) as player:
+                player.finish(2 * START_SECONDS)  # it fails as well, but says why
+            raise
+
+
+def _player(folder: Path, bundle: Bundle, games: list[Any], action_timeout_ms: int = 10_000, **files: str) -> list[str]:
+    """The command that plays a bundle, in a folder of its own (on_server/play.py)."""
+    job = {"bundle": str(bundle.path.resolve()), "games": games, "action_timeout_ms": action_timeout_ms, **files}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    return [str(ON_SERVER / "play.py"), str(folder / "job.json")]

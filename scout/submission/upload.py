@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cogames.cli.compat
 import typer
@@ -52,8 +53,7 @@ class Leaderboard:
     """The server of a submission, with the token of its login server."""
 
     def __init__(self, config: SubmitConfig) -> None:
-        self._config = config
-        self._name = config.name or ""
+        self._name, self._wanted, self._again = config.name or "", config.season, config.again
         self.server = config.server or DEFAULT_SUBMIT_SERVER
         self.login_server = config.login_server or DEFAULT_COGAMES_SERVER
 
@@ -64,7 +64,7 @@ class Leaderboard:
         that cogames knows, and for a season that it does not have, or that this version of cogames does not fit.
         """
         with connected(self.server, self.login_server) as client:
-            listed, name = None, self._config.season
+            listed, name = None, self._wanted
             if name is None:
                 listed = self._listed(client)
                 name = next((season.name for season in listed if season.is_default), listed[0].name)
@@ -87,6 +87,14 @@ class Leaderboard:
             pools=[pool.name for pool in found.pools],
         )
 
+    def mission(self, season: Season) -> dict[str, Any]:
+        """The config of the mission that the season's pool for newcomers plays. Raises ScoutError without an answer."""
+        with connected(self.server, self.login_server) as client:
+            found = client.attempt(lambda: client.get_config(str(season.entry_config_id)))
+        if isinstance(found, Failure):
+            raise self._error(found)
+        return found
+
     def send(self, bundle: Bundle, season: Season, journal_folder: Path) -> Answer:
         """Sends a bundle, or finds that the server has it from a call before; the journal says which.
 
@@ -96,7 +104,7 @@ class Leaderboard:
         _check_unchanged(bundle)
         key = {"name": self._name, "server": self.server, "season": season.name, "sha256": bundle.sha256}
         with Journal(journal_folder, **key) as journal, connected(self.server, self.login_server) as client:
-            if not self._config.again:
+            if not self._again:
                 answer = self._from_before(client, journal, season)
                 if answer is not None:
                     return answer

@@ -1,0 +1,250 @@
+"""`python -m scout.submit`: from a run folder to a leaderboard's server, and what came back."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_script, tiny_experiment
+from evaluation_helpers import network_of, run_folder
+from leaderboard_server import TOKEN, LeaderboardServer
+from test_tracking import records_in, summary, wandb_folders
+
+from scout.config import Experiment
+from scout.contestants import make_contestants
+from scout.errors import ScoutError
+from scout.evaluation import evaluate
+from scout.evaluation_config import EvaluationConfig
+from scout.mission import make_game
+from scout.policies import NetworkPolicy
+from scout.statistics import bootstrap_interval
+from scout.submission.bundle import Bundle
+from scout.submission.proof import prove
+from scout.submission.steps import submit
+from scout.submit_config import SubmitConfig
+
+STEPS = 200
+EXPERIMENT = tiny_experiment(mission={"num_agents": 1, "max_steps": 20}, wandb={"mode": "offline"})
+
+
+def serving(experiment: Experiment) -> LeaderboardServer:
+    """A leaderboard's server on loopback, whose season plays the mission of an experiment."""
+    return LeaderboardServer(TOKEN, json.loads(make_game(experiment.mission).model_dump_json()))
+
+
+@pytest.fixture
+def server() -> Iterator[LeaderboardServer]:
+    """The server of a small mission."""
+    with serving(EXPERIMENT) as running:
+        yield running
+        running.check()
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a user whom cogames does not know yet."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def log_in(server: LeaderboardServer) -> None:
+    """Stores the token, with cogames' own command."""
+    command = [sys.executable, "-m", "cogames", "auth", "set-token", TOKEN, "--server", server.login_url]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A finished run's folder, as far as a submission reads it."""
+    folder = run_folder(tmp_path / "run", EXPERIMENT, network_of(1))
+    (folder / "status.json").write_text(json.dumps({"state": "finished", "wandb_id": "abcd1234"}))
+    return folder
+
+
+def config_of(server: LeaderboardServer, run_dir: Path, **changes: Any) -> SubmitConfig:
+    """A submission of one episode's proof."""
+    base = {"checkpoint": str(run_dir), "name": "my-scout", "episodes": 1}
+    return SubmitConfig.model_validate(base | {"server": server.url, "login_server": server.login_url} | changes)
+
+
+def test_a_user_who_is_not_logged_in_is_told_so_before_the_proof(
+    server: LeaderboardServer, user: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """The bundle is there, nothing was played, and nothing was asked for."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ScoutError, match=r"nobody is logged in: call `cogames login --login-server .*` first"):
+        submit(config_of(server, run_dir), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bundle.zip", "config.yaml"]
+    assert server.requests == []
+    assert user.name == "home"
+
+
+def test_bundle_only_asks_nobody_and_does_not_write_over_a_bundle(run_dir: Path, tmp_path: Path) -> None:
+    """The command stops at the zip, says where it is, and the same folder is refused a second time."""
+    keys = [f"checkpoint={run_dir}", "bundle_only=true", f"hydra.run.dir={tmp_path / 'out'}"]
+    done = run_script("-m", "scout.submit", *keys)
+    assert done.returncode == 0, done.stderr
+    assert f"Bundle: {tmp_path / 'out/bundle.zip'} (" in done.stderr
+    assert done.stderr.rstrip().endswith(" MB, scout.policy.ScoutPolicy)")
+    first = (tmp_path / "out/bundle.zip").read_bytes()
+    with pytest.raises(
+        ScoutError, match=r"out/bundle\.zip exists already: choose another folder with hydra\.run\.dir=DIR"
+    ):
+        submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), tmp_path / "out")
+    assert (tmp_path / "out/bundle.zip").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["checkpoint=pretrained"],
+            "name=null says nothing: expected what to call the scout, for instance name=my-scout",
+        ),
+        (
+            ["checkpoint=pretrained", "name=a:b"],
+            "name=a:b is not valid: expected at most 64 characters, no space and no",
+        ),
+        (["name=x"], "checkpoint=null says nothing: expected a run folder, for instance checkpoint=RUN_DIR"),
+        (["checkpoint=pretrained", "name=x", "server=host"], "server=host is not valid: expected http:// or https://"),
+        (["checkpoint=pretrained", "bundle_only=true", "season=s"], "season has no effect with bundle_only=true"),
+        (["checkpoint=pretrained", "nmae=x"], "nmae=x is not a key at the top level; did you mean name?"),
+    ],
+)
+def test_a_wrong_key_is_one_message(overrides: list[str], message: str, tmp_path: Path) -> None:
+    """It names the key and what was expected, and the exit code is 1."""
+    done = run_script("-m", "scout.submit", *overrides, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_dry_run_does_everything_but_the_upload(
+    server: LeaderboardServer, user: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """The bundle is proven and validated on the season's mission; nothing is sent and nothing noted as sent."""
+    log_in(server)
+    (tmp_path / "out").mkdir()
+    found = submit(config_of(server, run_dir, dry_run=True), tmp_path / "out")
+    assert found.answer is None
+    assert found.proof is not None
+    assert "Policy validated successfully" in (tmp_path / "out/proof.log").read_text()
+    assert json.loads((tmp_path / "out/proof.json").read_text()) == found.proof.as_object()
+    assert [request for request in server.requests if not request.startswith("GET ")] == []
+    assert not (run_dir / "submissions.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_dry_run_proves_the_bundle_where_no_server_would_take_it(
+    server: LeaderboardServer, user: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """Nobody is logged in: the proof is made and stored all the same, and the message has both."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        ScoutError, match=r"The bundle is sound, but it could not be sent: login_server=.* nobody is logg"
+    ):
+        submit(config_of(server, run_dir, dry_run=True), tmp_path / "out")
+    assert json.loads((tmp_path / "out/proof.json").read_text())["episodes"][0]["steps"] == 20
+
+
+@pytest.mark.slow
+def test_a_bundle_that_does_not_fit_the_seasons_mission_is_not_sent(
+    server: LeaderboardServer, user: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    """Its own mission it plays, but in the season's it sees less: cogames' validation fails, and the reason is told."""
+    log_in(server)
+    assert server.game is not None
+    server.game["game"]["obs"] |= {"height": 7, "width": 7}
+    (tmp_path / "out").mkdir()
+    reason = r"RuntimeError: Error\(s\) in loading state_dict for CnnLstm: size mismatch for _cnn_fc.weight"
+    with pytest.raises(ScoutError, match=f"The bundle fails on the mission of season open-league: {reason}"):
+        submit(config_of(server, run_dir), tmp_path / "out")
+    assert server.arrived == []
+
+
+@pytest.mark.slow
+def test_the_answer_is_kept_in_the_run_folder_and_in_wandb(
+    server: LeaderboardServer, user: Path, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Id, name, version, pools and season; sent again, the same bundle stays the same version."""
+    log_in(server)
+    (tmp_path / "out").mkdir()
+    with caplog.at_level(logging.DEBUG):
+        answer = submit(config_of(server, run_dir), tmp_path / "out").answer
+    assert answer is not None
+    (version,) = server.versions
+    assert (answer.id, answer.version, answer.pools) == (version["id"], 1, ["qualifying"])
+    assert json.loads((run_dir / "submissions.jsonl").read_text().splitlines()[-1])["id"] == version["id"]
+    (part,) = wandb_folders(run_dir)
+    assert part.name.endswith("-abcd1234")
+    told = {"id": answer.id, "name": "my-scout", "version": 1, "pools": ["qualifying"], "season": "open-league"}
+    in_wandb = summary(records_in(part))
+    assert {name: in_wandb[f"submission/{name}"] for name in told} == told
+    assert TOKEN not in caplog.text
+
+    (tmp_path / "again").mkdir()
+    assert submit(config_of(server, run_dir), tmp_path / "again").answer == answer
+    assert len(server.arrived) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "class_path"),
+    [
+        (["model=cnn_lstm", "model.hidden_size=512"], "cogames.policy.tutorial_policy.TutorialPolicy"),
+        (["model=conv"], "scout.policy.ScoutPolicy"),
+    ],
+)
+def test_a_run_arrives_at_the_leaderboard_and_plays_there_as_it_was_judged(
+    network: list[str], class_path: str, user: Path, tmp_path: Path
+) -> None:
+    """Trained, bundled, validated and uploaded by commands; the zip that arrived returns what evaluate.py says.
+
+    That is, the 95% intervals of both on the same six maps overlap. The token is in no file that the commands wrote.
+    """
+    run_dir, mission = tmp_path / "run", {"num_agents": 2, "max_steps": STEPS}
+    smoke = ["experiment=smoke", "device=cpu", "evaluation.film=false", *network]
+    smoke += [f"mission.{key}={value}" for key, value in mission.items()]
+    trained = run_script("train.py", f"hydra.run.dir={run_dir}", *smoke, timeout=300)
+    assert trained.returncode == 0, trained.stderr
+    with serving(tiny_experiment(mission=mission)) as server:
+        log_in(server)
+        urls = [f"server={server.url}", f"login_server={server.login_url}"]
+        command = ["-m", "scout.submit", f"checkpoint={run_dir}", "name=my-scout", "episodes=1", *urls]
+        done = run_script(*command, f"hydra.run.dir={tmp_path / 'out'}", timeout=400)
+        assert done.returncode == 0, done.stderr
+        (arrived,) = server.arrived
+        server.check()
+    assert arrived == (tmp_path / "out/bundle.zip").read_bytes()
+    assert f"On the leaderboard: my-scout:v1, in qualifying ({run_dir / 'submissions.jsonl'})" in done.stderr
+
+    config = EvaluationConfig(checkpoint=str(run_dir), episodes=6, seed=5)
+    judged = evaluate(config, tmp_path / "judged")
+    (scout, *_), _, game = make_contestants(config)
+    (tmp_path / "arrived.zip").write_bytes(arrived)
+    bundle = Bundle(tmp_path / "arrived.zip", class_path, "", len(arrived))
+    assert isinstance(scout.policy, NetworkPolicy)
+    log_path = tmp_path / "proof.log"
+    proof = prove(bundle, scout.policy, game, seed=5, episodes=6, action_timeout_ms=2000, log_path=log_path)
+    theirs, ours = bootstrap_interval([episode.bundle_return for episode in proof.episodes]), judged.interval
+    assert theirs is not None
+    assert ours is not None
+    assert theirs[0] <= ours[1]
+    assert ours[0] <= theirs[1]
+
+    with zipfile.ZipFile(tmp_path / "arrived.zip") as archive:
+        assert json.loads(archive.read("policy_spec.json"))["class_path"] == class_path
+        assert [name for name in archive.namelist() if TOKEN.encode() in archive.read(name)] == []
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and user not in path.parents]
+    assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
+    assert TOKEN not in done.stdout + done.stderr
