@@ -210,7 +210,7 @@ def test_a_season_without_a_pool_for_newcomers(server: LeaderboardServer) -> Non
     assert (found.entry_config_id, found.compat_version) == (None, None)
 
 
-NOT_A_LEADERBOARD = ("server=", "is not the leaderboard that cogames 0.8.1 knows", "have no `cogames upload`")
+NOT_A_LEADERBOARD = ("server=", "is not the leaderboard that cogames 0.8.1 knows", "has no command line any more")
 SEASON_FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "no seasons there": ("seasons", says({"detail": "Not Found"}, 404), (*NOT_A_LEADERBOARD, "404", "Not Found")),
     "a page": ("seasons", html(), (*NOT_A_LEADERBOARD, "GET /tournament/seasons", "no JSON")),
@@ -220,7 +220,7 @@ SEASON_FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "another shape": ("seasons", says({"seasons": []}), (*NOT_A_LEADERBOARD, "list")),
     "invalid id": ("season", says(season("open-league") | {"id": "7"}), (*NOT_A_LEADERBOARD, "id:", "UUID")),
     "no seasons": ("seasons", says([]), ("server=", "has no season now", "later")),
-    "gone": ("seasons", cut, ("server=", "cannot be reached", "Server disconnected", "have no `cogames upload`")),
+    "gone": ("seasons", cut, ("server=", "cannot be reached", "Server disconnected", "has no command line any more")),
     "season gone": ("season", cut, ("server=", "cannot be reached", "GET /tournament/seasons/open-league")),
     "in trouble": ("seasons", says({"detail": "maintenance"}, 503), ("failed", "503", "maintenance", "later")),
     "refused": ("seasons", says({"detail": "who are you"}, 403), ("refuses the token of", "login --force --login")),
@@ -244,7 +244,7 @@ def test_a_server_that_never_answers(fault: Fault, server: LeaderboardServer, mo
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.4)
     server.fail("seasons", fault)
     assert_says(
-        refused(board_of(server).season), "cannot be reached", "no answer within 0.4 s", "have no `cogames upload`"
+        refused(board_of(server).season), "cannot be reached", "no answer within 0.4 s", "has no command line any more"
     )
 
 
@@ -254,14 +254,14 @@ def test_an_address_without_a_server(server: LeaderboardServer) -> None:
     assert_says(refused(refusing.season), "server=http://127.0.0.1:", "cannot be reached", "Connection refused")
     unknown = board_of(server, server="http://no-such-host.invalid")
     assert_says(
-        refused(unknown.season), "server=http://no-such-host.invalid cannot be reached", "have no `cogames upload`"
+        refused(unknown.season), "server=http://no-such-host.invalid cannot be reached", "has no command line any more"
     )
     wrong = board_of(server, server="http://127.0.0.1:port")
     assert_says(refused(wrong.season), "server=http://127.0.0.1:port cannot be asked", "port", "look at the address")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=speak_another_language, args=(listener,), daemon=True).start()
         other = board_of(server, server=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert_says(refused(other.season), "cannot be reached", "have no `cogames upload`")
+        assert_says(refused(other.season), "cannot be reached", "has no command line any more")
 
 
 def speak_another_language(listener: socket.socket) -> None:
