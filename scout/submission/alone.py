@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import mettagrid
+import torch
+
 from scout.errors import ScoutError
 
 ON_SERVER = Path(__file__).resolve().parent / "on_server"
@@ -25,8 +28,10 @@ class Alone:
         self._failure, self._log_path = failure, log_path
         self._said = log_path.open("a+", encoding="utf-8", errors="backslashreplace")
         self._before = self._said.tell()
+        # Of what was found through PYTHONPATH, which may be this project, the packages that a server has are kept.
+        folders = dict.fromkeys([ON_SERVER, *(Path(module.__file__ or "").parents[1] for module in (mettagrid, torch))])
         variables = {
-            "PYTHONPATH": str(ON_SERVER),
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "TMPDIR": str(folder),
             "COLUMNS": "1000",  # else what cogames prints is broken into short lines
             # cogames would make a virtual environment for each agent, from the network. For a .venv within a checkout
