@@ -122,7 +122,9 @@ def load_weights(location: str) -> Weights:
     if not found:
         raise ScoutError(f"{location} does not exist: expected a run folder, a checkpoint, a state_dict or pretrained")
     if path.is_dir() and not (path / CONFIG).is_file() and any(path.glob(f"*/{CONFIG}")):
-        raise ScoutError(f"{location} holds several runs: name one of them, or judge all: policies=[{location}]")
+        raise ScoutError(
+            f"{location} holds several runs: name one of them; evaluate.py judges all by policies=[{location}]"
+        )
     run_dir = path if path.is_dir() else path.resolve().parent.parent
     experiment = None
     if path.is_dir():

@@ -85,7 +85,7 @@ def make_contestants(config: EvaluationConfig) -> tuple[list[Contestant], Missio
             title = f"{name} (greedy)" if greedy else name
             policy = NetworkPolicy(title, network, device, greedy, config.device.precision)
             found.append(Contestant(policy, loaded.experiment, greedy, loaded.state == "finished", model))
-        if loaded.state not in (None, "finished"):
+        if config.policies and loaded.state not in (None, "finished"):
             log.warning("%s is of a run whose status is %s, so it is in no line of several seeds", name, loaded.state)
         steps = f" ({loaded.agent_steps:,} agent steps)" if loaded.agent_steps else ""
         log.info("Checkpoint: %s%s", loaded.path, steps)

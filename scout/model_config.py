@@ -21,6 +21,11 @@ class ModelConfig(Group):
     hidden_size: Size = 512
     """Width of the recurrent layer."""
 
+    @property
+    def label(self) -> str:
+        """How the config names the network."""
+        return f"model={self.name}" if self.target is None else f"model.target={self.target}"
+
     @model_validator(mode="after")
     def _options_have_a_reader(self) -> Self:
         if self.options and self.target is None:

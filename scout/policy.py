@@ -115,7 +115,8 @@ def read_network(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     else:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-        config, weights = (contents.get(key) for key in (CONFIG_KEY, WEIGHTS_KEY))
+        found = contents if isinstance(contents, dict) else {}
+        config, weights = (found.get(key) for key in (CONFIG_KEY, WEIGHTS_KEY))
     if not isinstance(config, dict) or not isinstance(weights, dict):
         raise ValueError(f"{path} holds no network with its config: expected what scout.export or scout.submit wrote")
     return config, weights

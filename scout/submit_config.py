@@ -63,8 +63,10 @@ class SubmitConfig(CheckpointConfig):
                 )
             for key in ("server", "login_server"):
                 url = getattr(self, key)
-                if url is not None and not re.fullmatch(r"https?://[^\s/]+(/[^\s/]+)*", url):
-                    raise ValueError(f"{key}={url} is not valid: expected http:// or https://, and no / at its end")
+                if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s/@?#]+)*", url):
+                    raise ValueError(
+                        f"{key}={url} is not valid: expected http(s)://HOST without password, query and / at its end"
+                    )
             if self.dry_run and self.again:
                 raise ValueError("again=true has no effect with dry_run=true: leave one of them out")
             return self

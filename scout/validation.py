@@ -36,6 +36,8 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
             return f"{key}={value} is not valid: expected letters, digits, _, - and ., the first of them no - or ."
         case "missing":
             return f"{key} is missing: set it"
+        case "string_type" if isinstance(value, int | float):
+            return f"{key}={value} is not valid: expected a text; a number needs quotes of its own: '{key}=\"{value}\"'"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("List should have ")
     if problem["type"] == "literal_error":
         expected = f"one of {expected}"

@@ -1,5 +1,6 @@
 """A network of one's own for the tests of bundles, in two modules; its faults are chosen by model.options."""
 
+import sys
 import time
 
 import own_layer
@@ -30,10 +31,14 @@ class OwnNetwork(nn.Module):
                     raise KeyError("the fault of this network")
                 case "hangs":
                     time.sleep(600)
+                case "hangs_on_server" if "mettagrid.runner.policy_server.server" in sys.orig_argv:
+                    time.sleep(600)
                 case "is_slow":
                     time.sleep(0.05)
                 case "imports":
                     import hydra  # noqa: F401
+                case "prints":
+                    print("a network may say something", flush=True)
         features = torch.relu(self.body(observations.flatten(0, -3)))
         return self.action_head(features), self.value_head(features)
 

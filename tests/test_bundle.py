@@ -14,7 +14,8 @@ from evaluation_helpers import ENV_INFO, network_of
 from scout.errors import ScoutError
 from scout.model_config import CnnLstmConfig, ConvConfig, Model
 from scout.models import make_model
-from scout.submission.bundle import Bundle, code_of, imports_of, write_bundle
+from scout.submission.bundle import Bundle, write_bundle
+from scout.submission.code import code_of, imports_of
 
 SMALL = tiny_experiment().model
 TUTORIAL, OWN = "cogames.policy.tutorial_policy.TutorialPolicy", "scout.policy.ScoutPolicy"
@@ -80,6 +81,15 @@ def test_a_bundle_needs_what_comes_with_mettagrid_and_nothing_of_training(tmp_pa
     assert imported["safetensors"] == {"scout/policy.py"}
 
 
+def test_another_bundle_is_not_written_over(tmp_path: Path) -> None:
+    """Where a bundle is already the same one may be made again, another one not."""
+    first = bundle_of(tmp_path / "bundle.zip", SMALL)
+    assert bundle_of(tmp_path / "bundle.zip", SMALL) == first
+    with pytest.raises(ScoutError, match=r"bundle\.zip exists already, and is another bundle: choose another folder"):
+        bundle_of(tmp_path / "bundle.zip", SMALL, greedy=True)
+    assert bundle_of(tmp_path / "bundle.zip", SMALL) == first
+
+
 def test_the_weights_in_a_bundle_are_the_networks(tmp_path: Path) -> None:
     """network.pt holds each tensor as it is, and the config that makes the network."""
     path = write_bundle(tmp_path / "bundle.zip", SMALL, network_of(3), greedy=False).path
@@ -120,6 +130,19 @@ def test_packages_and_relative_imports_are_followed(tmp_path: Path, monkeypatch:
         "nets/deep/sizes.py",
         "nets/layers.py",
     }
+
+
+def test_code_is_found_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that a function imports goes along unimported; so does what lies beside a link to the network."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/linked_net.py").write_text("import beside\ndef later():\n    from job import run\nNet = 1\n")
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "job.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "linked_net.py").symlink_to(tmp_path / "elsewhere/linked_net.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = code_of(ConvConfig(target="linked_net.Net"))
+    own = {name for name in files if not name.startswith(("scout/", "einops/"))}
+    assert own == {"linked_net.py", "beside.py", "job.py"}
 
 
 def test_an_installed_network_is_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from own_builder import OwnConfig
 
 from scout.config import MissionConfig
 from scout.errors import ScoutError
@@ -16,11 +17,16 @@ from scout.model_config import ConvConfig, Model
 from scout.models import make_model
 from scout.policies import NetworkPolicy
 from scout.submission import proof
+from scout.submission.alone import _reason, hidden_packages
 from scout.submission.bundle import write_bundle
 from scout.submission.proof import Proof, prove
 
 GAME = make_game(MissionConfig(num_agents=1, max_steps=160))
 ENV_INFO = PolicyEnvInterface.from_mg_cfg(GAME)
+
+
+TRACEBACK = "Traceback (most recent call last):\n  File x\n    y\n"
+LOST = "RuntimeError: episode_subprocess failed (exit 1)\n"
 
 
 def network_of(model: Model, seed: int = 1) -> Any:
@@ -69,6 +75,13 @@ def test_a_bundle_of_other_weights_is_refused(tmp_path: Path) -> None:
         proven(tmp_path, model, played=network_of(model, seed=2))
 
 
+def test_what_cogames_does_not_require_is_hidden() -> None:
+    """Training's packages and the tools of development are; what a server has to have is not, nor the bundle's own."""
+    hidden = set(hidden_packages())
+    assert hidden >= {"hydra", "omegaconf", "wandb", "numba", "matplotlib", "optuna", "pytest"}
+    assert not hidden & {"torch", "numpy", "pydantic", "mettagrid", "cogames", "einops", "scipy", "scout"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("from_step", "fault", "reason"),
@@ -99,6 +112,43 @@ def test_a_bundle_that_hangs_is_ended(from_step: int, tmp_path: Path, monkeypatc
     monkeypatch.setattr(proof, "START_SECONDS", 12)
     with pytest.raises(ScoutError, match=r"The bundle fails as it would on the server: nothing came for \d+ s"):
         proven(tmp_path, own(from_step=from_step, fault="hangs"), played=network_of(own()), action_timeout_ms=20)
+
+
+@pytest.mark.slow
+def test_a_network_may_print(tmp_path: Path) -> None:
+    """What it prints goes into the log, and is taken for no answer."""
+    found = proven(tmp_path, own(fault="prints"), played=network_of(own()))
+    assert found.episodes[0].steps == 160
+    assert "a network may say something" in (tmp_path / "proof.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_mission_of_this_machine_alone_is_told_apart_from_a_fault_of_the_bundle(tmp_path: Path) -> None:
+    """A map builder that no server has: the message says that it is the mission."""
+    game = GAME.model_copy(deep=True)
+    game.game.map_builder = OwnConfig()
+    model = tiny_experiment().model
+    bundle = write_bundle(tmp_path / "bundle.zip", model, network_of(model), greedy=False)
+    policy = NetworkPolicy("judged", network_of(model), "cpu", greedy=False)
+    reason = r"ValueError: the mission needs what only this machine has \(.*own_builder.*\): choose mission=NAME"
+    with pytest.raises(ScoutError, match=reason):
+        prove(bundle, policy, game, seed=0, episodes=1, action_timeout_ms=250, log_path=tmp_path / "proof.log")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "expected"),
+    [
+        (f"{TRACEBACK}MyFault: the reason\n{LOST}", 1, "MyFault: the reason"),
+        (f"{TRACEBACK}RuntimeError: in loading:\n\tsize mismatch\n", 1, "RuntimeError: in loading: size mismatch"),
+        (LOST, 1, LOST.strip()),
+        ("No entry config found for season\n", 1, "No entry config found for season"),
+        ("  warnings.warn(\n", -9, "it was ended by SIGKILL, as a system does that has no more memory"),
+        ("", 3, "it left with 3 and said nothing"),
+    ],
+)
+def test_the_reason_is_the_last_error_that_is_no_consequence(text: str, code: int, expected: str) -> None:
+    """Of all that the processes said, and of how they ended."""
+    assert _reason(text, code) == expected
 
 
 @pytest.mark.slow

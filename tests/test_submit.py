@@ -3,16 +3,19 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from conftest import run_script, tiny_experiment
-from evaluation_helpers import network_of, run_folder
+from conftest import ROOT, run_script, tiny_experiment, wait_until
+from evaluation_helpers import ENV_INFO, network_of, run_folder
 from leaderboard_server import TOKEN, LeaderboardServer
 from test_tracking import records_in, summary, wandb_folders
 
@@ -22,6 +25,7 @@ from scout.errors import ScoutError
 from scout.evaluation import evaluate
 from scout.evaluation_config import EvaluationConfig
 from scout.mission import make_game
+from scout.models import make_model
 from scout.policies import NetworkPolicy
 from scout.statistics import bootstrap_interval
 from scout.submission.bundle import Bundle
@@ -83,24 +87,36 @@ def test_a_user_who_is_not_logged_in_is_told_so_before_the_proof(
     (tmp_path / "out").mkdir()
     with pytest.raises(ScoutError, match=r"nobody is logged in: call `cogames login --login-server .*` first"):
         submit(config_of(server, run_dir), tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bundle.zip", "config.yaml"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["bundle.zip"]
     assert server.requests == []
-    assert user.name == "home"
+    assert not (user / ".metta/scout").exists()
 
 
-def test_bundle_only_asks_nobody_and_does_not_write_over_a_bundle(run_dir: Path, tmp_path: Path) -> None:
-    """The command stops at the zip, says where it is, and the same folder is refused a second time."""
+def test_bundle_only_stops_at_the_zip(run_dir: Path, tmp_path: Path) -> None:
+    """The command asks nobody, says where the bundle is, and may be given again."""
     keys = [f"checkpoint={run_dir}", "bundle_only=true", f"hydra.run.dir={tmp_path / 'out'}"]
     done = run_script("-m", "scout.submit", *keys)
     assert done.returncode == 0, done.stderr
     assert f"Bundle: {tmp_path / 'out/bundle.zip'} (" in done.stderr
     assert done.stderr.rstrip().endswith(" MB, scout.policy.ScoutPolicy)")
-    first = (tmp_path / "out/bundle.zip").read_bytes()
-    with pytest.raises(
-        ScoutError, match=r"out/bundle\.zip exists already: choose another folder with hydra\.run\.dir=DIR"
-    ):
-        submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), tmp_path / "out")
-    assert (tmp_path / "out/bundle.zip").read_bytes() == first
+    again = submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), tmp_path / "out")
+    assert again.bundle.path.read_bytes() == (tmp_path / "out/bundle.zip").read_bytes()
+
+
+def test_a_run_is_not_harmed_by_a_bundle_in_its_own_folder(run_dir: Path) -> None:
+    """With hydra.run.dir=RUN_DIR the bundle is one more file, and nothing else changes."""
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), run_dir)
+    after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert {path for path in after if path not in before} == {run_dir / "bundle.zip"}
+    assert {path: after[path] for path in before} == before
+
+
+def test_what_cannot_be_written_is_one_message(run_dir: Path, tmp_path: Path) -> None:
+    """The system's refusal names the file and what to do."""
+    (tmp_path / "bundle.tmp").mkdir()
+    with pytest.raises(ScoutError, match=r"bundle\.tmp cannot be written \(Is a directory\): choose another folder"):
+        submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +131,7 @@ def test_bundle_only_asks_nobody_and_does_not_write_over_a_bundle(run_dir: Path,
             "name=a:b is not valid: expected at most 64 characters, no space and no",
         ),
         (["name=x"], "checkpoint=null says nothing: expected a run folder, for instance checkpoint=RUN_DIR"),
-        (["checkpoint=pretrained", "name=x", "server=host"], "server=host is not valid: expected http:// or https://"),
+        (["checkpoint=pretrained", "name=x", "server=host"], "server=host is not valid: expected http(s)://HOST"),
         (["checkpoint=pretrained", "bundle_only=true", "season=s"], "season has no effect with bundle_only=true"),
         (["checkpoint=pretrained", "nmae=x"], "nmae=x is not a key at the top level; did you mean name?"),
     ],
@@ -139,7 +155,11 @@ def test_a_dry_run_does_everything_but_the_upload(
     assert found.answer is None
     assert found.proof is not None
     assert "Policy validated successfully" in (tmp_path / "out/proof.log").read_text()
-    assert json.loads((tmp_path / "out/proof.json").read_text()) == found.proof.as_object()
+    assert json.loads((tmp_path / "out/proof.json").read_text()) == {
+        "config": config_of(server, run_dir, dry_run=True).model_dump(),
+        "sha256": found.bundle.sha256,
+        **asdict(found.proof),
+    }
     assert [request for request in server.requests if not request.startswith("GET ")] == []
     assert not (run_dir / "submissions.jsonl").exists()
 
@@ -184,7 +204,8 @@ def test_the_answer_is_kept_in_the_run_folder_and_in_wandb(
     assert answer is not None
     (version,) = server.versions
     assert (answer.id, answer.version, answer.pools) == (version["id"], 1, ["qualifying"])
-    assert json.loads((run_dir / "submissions.jsonl").read_text().splitlines()[-1])["id"] == version["id"]
+    (line,) = (run_dir / "submissions.jsonl").read_text().splitlines()
+    assert json.loads(line).items() >= asdict(answer).items()
     (part,) = wandb_folders(run_dir)
     assert part.name.endswith("-abcd1234")
     told = {"id": answer.id, "name": "my-scout", "version": 1, "pools": ["qualifying"], "season": "open-league"}
@@ -195,6 +216,29 @@ def test_the_answer_is_kept_in_the_run_folder_and_in_wandb(
     (tmp_path / "again").mkdir()
     assert submit(config_of(server, run_dir), tmp_path / "again").answer == answer
     assert len(server.arrived) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_however_it_ends_no_process_of_the_proof_is_left(number: signal.Signals, tmp_path: Path) -> None:
+    """While a network hangs in an agent's own process the command is ended; its folder goes too, but if killed."""
+    model = {"target": "own_network.OwnNetwork", "options": {"fault": "hangs_on_server"}, "hidden_size": 8}
+    experiment = tiny_experiment(mission={"num_agents": 1, "max_steps": 20}, model={"name": "conv", **model})
+    run_dir = run_folder(tmp_path / "run", experiment, make_model(experiment.model, ENV_INFO))
+    keys = [f"checkpoint={run_dir}", "name=x", "dry_run=true", "episodes=2", f"hydra.run.dir={tmp_path / 'out'}"]
+    (tmp_path / "tmp").mkdir()
+    variables = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT / "tests")}
+    process = subprocess.Popen([sys.executable, "-m", "scout.submit", *keys], cwd=ROOT, env=variables)
+
+    def players() -> list[int]:
+        found = psutil.process_iter(["pid", "environ"])
+        return [one.pid for one in found if str(tmp_path / "tmp") in ((one.info["environ"] or {}).get("TMPDIR") or "")]
+
+    wait_until(lambda: len(players()) >= 4)  # the command, what plays, an agent, the episode
+    process.send_signal(number)
+    assert process.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}.get(number, -9)
+    wait_until(lambda: players() == [], seconds=10)
+    assert (list((tmp_path / "tmp").iterdir()) == []) == (number != signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -226,7 +270,8 @@ def test_a_run_arrives_at_the_leaderboard_and_plays_there_as_it_was_judged(
         (arrived,) = server.arrived
         server.check()
     assert arrived == (tmp_path / "out/bundle.zip").read_bytes()
-    assert f"On the leaderboard: my-scout:v1, in qualifying ({run_dir / 'submissions.jsonl'})" in done.stderr
+    assert "On the leaderboard: my-scout:v1, in qualifying (id " in done.stderr
+    assert json.loads((run_dir / "submissions.jsonl").read_text())["version"] == 1
 
     config = EvaluationConfig(checkpoint=str(run_dir), episodes=6, seed=5)
     judged = evaluate(config, tmp_path / "judged")

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, requires
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import mettagrid
-import torch
-
 from scout.errors import ScoutError
 
+SERVER = ("cogames", "mettagrid")
+"""Packages that a leaderboard's server has, with all that they require."""
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # no variable for somebody's network
 ON_SERVER = Path(__file__).resolve().parent / "on_server"
 
 
@@ -28,10 +30,13 @@ class Alone:
         self._failure, self._log_path = failure, log_path
         self._said = log_path.open("a+", encoding="utf-8", errors="backslashreplace")
         self._before = self._said.tell()
-        # Of what was found through PYTHONPATH, which may be this project, the packages that a server has are kept.
-        folders = dict.fromkeys([ON_SERVER, *(Path(module.__file__ or "").parents[1] for module in (mettagrid, torch))])
-        variables = {
-            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        # Of the folders in PYTHONPATH, one of which may be this project's, those that have what a server has are kept.
+        paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        paths = [path for path in paths if any((Path(path) / name).is_dir() for name in SERVER)]
+        variables = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+        variables |= {
+            "PYTHONPATH": os.pathsep.join([str(ON_SERVER), *paths]),
+            "SCOUT_HIDDEN": ",".join(hidden_packages()),
             "TMPDIR": str(folder),
             "COLUMNS": "1000",  # else what cogames prints is broken into short lines
             # cogames would make a virtual environment for each agent, from the network. For a .venv within a checkout
@@ -41,7 +46,7 @@ class Alone:
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=os.environ | variables,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -98,14 +103,39 @@ class Alone:
         self._said.close()
 
 
+@cache
+def hidden_packages() -> list[str]:
+    """The top-level packages that are installed here, and that a server need not have."""
+    required, waiting = set(), [*SERVER]
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name not in required:
+            required.add(name)
+            with contextlib.suppress(PackageNotFoundError):  # of another system
+                waiting += [re.split(r"[^\w.-]", line)[0] for line in requires(name) or [] if "extra ==" not in line]
+    hidden = []
+    for package, owners in packages_distributions().items():
+        # What setuptools has in a folder of its own, for itself, is seen once that has been imported.
+        own = [owner for owner in owners if "_vendor" not in Path(str(distribution(owner).locate_file(""))).parts]
+        names = {re.sub(r"[-_.]+", "-", owner).lower() for owner in own}
+        if names and not names & {*required, "scout"}:
+            hidden.append(package)
+    return sorted(hidden)
+
+
 def _reason(text: str, code: int) -> str:
     """The error that a bundle's processes ended by: the last one that is not another one's consequence."""
-    lines = text.splitlines()
-    found = [number for number, line in enumerate(lines) if re.match(r"\s*[\w.]*(Error|Exception|Exit)\b", line)]
-    errors = []
-    for number in found:
-        more = lines[number].endswith(":")  # its text begins in the next line
-        errors.append(" ".join(line.strip() for line in lines[number : number + 1 + more]))
+    if code < 0:
+        killed = signal.Signals(-code).name
+        return f"it was ended by {killed}" + (", as a system does that has no more memory" if code == -9 else "")
+    lines, errors, within = text.splitlines(), [], False
+    for number, line in enumerate(lines):
+        if line.startswith("Traceback (most recent call last):"):
+            within = True
+        elif (within and line.strip() and not line.startswith(" ")) or re.match(r"\w+(Error|Exception|Exit):", line):
+            more = lines[number + 1 : number + 2] if line.endswith(":") else []  # its text begins in the next line
+            errors.append(" ".join(part.strip() for part in (line, *more)))
+            within = False
     causes = [line for line in errors if not re.search(r"episode_subprocess failed|ConnectionClosed|PolicyStep", line)]
     last = text.strip().splitlines()[-1:] or [f"it left with {code} and said nothing"]
     return (causes or errors or last)[-1]

@@ -76,7 +76,7 @@ def as_safetensors(model: Model, network: nn.Module) -> bytes:
 def as_tutorial(model: Model, network: nn.Module) -> bytes:
     """The bare state_dict that cogames' `tutorial` policy plays. Raises ScoutError for any network but the seed's."""
     if not fits_tutorial(model):
-        named = f"model={model.name}" if model.target is None else f"model.target={model.target}"
+        named = model.label
         if isinstance(model, CnnLstmConfig) and model.target is None:
             seeds = CnnLstmConfig().model_dump()
             changed = {key: value for key, value in model.model_dump().items() if value != seeds[key]}
@@ -97,6 +97,8 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
 
 def _command(mission: MissionConfig, policy: str, path: Path) -> str:
     """How cogames plays a file, on its own mission of that name."""
+    if "," in str(path):
+        return "give it a name without a comma, which cogames cannot read"
     name = f"{mission.site}.{mission.name}"
     known = name in [core.full_name() for core in get_core_missions()]
     return f"cogames eval -m {name if known else 'MISSION'} -p {shlex.quote(f'class={policy},data={path}')}"

@@ -4,7 +4,7 @@ import json
 import logging
 import tempfile
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.simulator import Simulation
 from numpy.typing import NDArray
+from pydantic_core import PydanticSerializationError
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -58,10 +59,6 @@ class Proof:
     """Of a step of one agent: median, percentile_99 and largest."""
     episodes: list[PlayedEpisode]
 
-    def as_object(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def prove(
     bundle: Bundle,
@@ -86,9 +83,7 @@ def prove(
         np.save(folder / "observations.npy", observations)
         log.info("Playing %d episodes of %s, each agent in a process of its own", episodes, game.label)
         files = {"observations": str(folder / "observations.npy"), "outputs": str(folder / "outputs.npz")}
-        command = _player(
-            folder, bundle, [json.loads(one.model_dump_json()) for one in games], action_timeout_ms, **files
-        )
+        command = _player(folder, bundle, [_as_json(one) for one in games], action_timeout_ms, **files)
         with Alone(command, folder, log_path, "The bundle fails as it would on the server") as player:
             player.line(START_SECONDS + expected[..., 0].size * action_timeout_ms / 1000)
             with np.load(folder / "outputs.npz") as outputs:
@@ -195,6 +190,15 @@ def validate(bundle: Bundle, leaderboard: Leaderboard, season: Season, log_path:
             with Alone(_player(folder, bundle, [mission]), folder, log_path, failure) as player:
                 player.finish(2 * START_SECONDS)  # it fails as well, but says why
             raise
+
+
+def _as_json(game: MettaGridConfig) -> Any:
+    try:
+        return json.loads(game.model_dump_json())
+    except PydanticSerializationError as error:
+        raise ScoutError(
+            f"{game.label} cannot be written down for the bundle's processes ({error}): choose another mission=NAME"
+        ) from error
 
 
 def _player(folder: Path, bundle: Bundle, games: list[Any], action_timeout_ms: int = 10_000, **files: str) -> list[str]:

@@ -3,27 +3,24 @@
 import json
 import logging
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-
-import yaml
 
 from scout.contestants import judged_network
 from scout.errors import ScoutError
-from scout.files import CONFIG, STATUS
+from scout.files import CONFIG, ENDED, STATUS
 from scout.pretrained import path_of
 from scout.run_folder import is_running, load_experiment, object_in
 from scout.submission.bundle import BUNDLE, Bundle, write_bundle
-from scout.submission.journal import JOURNAL
 from scout.submission.proof import LOG, Proof, prove, show, validate
 from scout.submission.upload import Answer, Leaderboard
-from scout.submit_config import CheckpointConfig, SubmitConfig
+from scout.submit_config import SubmitConfig
 from scout.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 PROOF = "proof.json"
-WITHOUT_RUN = Path("outputs/submissions")
-"""Where it is noted what became of scouts that have no run folder of their own; the same place for each call."""
+SUBMISSIONS = "submissions.jsonl"  # in a run folder
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,19 @@ def submit(config: SubmitConfig, output_dir: Path) -> Submission:
     Raises ScoutError for what the user can mend, and where the proof fails: then nothing is sent. Of a dry run the
     proof is made even where the server would not take the bundle.
     """
-    if (output_dir / BUNDLE).exists():
-        raise ScoutError(f"{output_dir / BUNDLE} exists already: choose another folder with hydra.run.dir=DIR")
+    try:
+        return _submit(config, output_dir)
+    except OSError as error:
+        raise ScoutError(
+            f"{error.filename or output_dir} cannot be written ({error.strerror}): choose another folder with "
+            "hydra.run.dir=DIR"
+        ) from error
+
+
+def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     leaderboard = None if config.bundle_only else Leaderboard(config)
     policy, model, _, game = judged_network(config, config.greedy)
     bundle = write_bundle(output_dir / BUNDLE, model, policy.network, config.greedy)
-    (output_dir / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
     log.info("Bundle: %s (%.1f MB, %s)", bundle.path, bundle.size / 1e6, bundle.class_path)
     if leaderboard is None:
         return Submission(bundle)
@@ -64,7 +68,8 @@ def submit(config: SubmitConfig, output_dir: Path) -> Submission:
         action_timeout_ms=config.action_timeout_ms,
         log_path=output_dir / LOG,
     )
-    (output_dir / PROOF).write_text(json.dumps(proof.as_object(), indent=1) + "\n", encoding="utf-8")
+    found = {"config": config.model_dump(), "sha256": bundle.sha256, **asdict(proof)}
+    (output_dir / PROOF).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(proof, config.action_timeout_ms)
     if refusal is not None:
         raise ScoutError(f"The bundle is sound, but it could not be sent: {refusal}")
@@ -73,34 +78,36 @@ def submit(config: SubmitConfig, output_dir: Path) -> Submission:
     if config.dry_run:
         log.info("A dry run: %s was not sent to season %s", bundle.path, season.name)
         return Submission(bundle, proof)
-    run_dir = run_of(config)
-    journal = run_dir or WITHOUT_RUN
-    answer = leaderboard.send(bundle, season, journal)
+    # One journal for all runs: a name's versions are the user's, whichever run they came from.
+    answer = leaderboard.send(bundle, season, Path.home() / ".metta" / "scout")
     pools = f"in {', '.join(answer.pools)}" if answer.pools else "its pools are not known"
-    log.info("On the leaderboard: %s:v%d, %s (%s)", answer.name, answer.version, pools, journal / JOURNAL)
-    record(answer, run_dir)
+    log.info("On the leaderboard: %s:v%d, %s (id %s)", answer.name, answer.version, pools, answer.id)
+    run_dir = _run_of(path_of(str(config.checkpoint)))
+    if run_dir is not None:
+        try:
+            _record(answer, bundle, run_dir)
+        except (ScoutError, OSError) as error:  # the bundle is there, which matters more
+            log.warning("%s or its row in W&B does not get the answer: %s", run_dir, error)
     return Submission(bundle, proof, answer)
 
 
-def run_of(config: CheckpointConfig) -> Path | None:
-    """The folder of the run that made the checkpoint; None for what comes without a record, such as a state_dict."""
-    path = path_of(str(config.checkpoint))
-    run_dir = path if path.is_dir() else path.resolve().parent.parent
+def _run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that made a checkpoint; None for what comes without a record, such as a state_dict."""
+    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.resolve().parent.parent
     return run_dir if (run_dir / STATUS).is_file() and (run_dir / CONFIG).is_file() else None
 
 
-def record(answer: Answer, run_dir: Path | None) -> None:
-    """Puts what the server answered into the run's row in W&B, where the run has one; submissions.jsonl has it too."""
-    if run_dir is None:
-        return
+def _record(answer: Answer, bundle: Bundle, run_dir: Path) -> None:
+    """Puts what the server answered into the run's folder, and into its row in W&B where it has one.
+
+    Raises ScoutError and OSError where that cannot be done.
+    """
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(answer), "sha256": bundle.sha256}
+    with (run_dir / SUBMISSIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
     experiment, status = load_experiment(run_dir), object_in(run_dir / STATUS)
     if is_running(run_dir):
-        log.warning("%s is still being trained, so its row in W&B does not get the answer", run_dir)
-        return
-    try:
-        tracker = Tracker(experiment, run_dir, status.get("wandb_id"))
-    except ScoutError as error:
-        log.warning("W&B does not get the answer: %s", error)
-        return
+        raise ScoutError("it is still being trained, and W&B takes a run's row from one process alone")
+    tracker = Tracker(experiment, run_dir, status.get("wandb_id"))
     tracker.summarize({f"submission/{name}": value for name, value in asdict(answer).items()})
-    tracker.finish(str(status.get("state")))
+    tracker.finish("finished" if status.get("state") in ENDED else "failed")  # not "interrupted", which has no patience

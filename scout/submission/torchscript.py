@@ -149,9 +149,8 @@ def _without_places(archive: bytes) -> bytes:
 
 
 def _refusal(model: Model, reason: str) -> ScoutError:
-    named = f"model={model.name}" if model.target is None else f"model.target={model.target}"
     return ScoutError(
-        f"A .torchscript cannot hold {named}: {reason}. Take output=FILE.safetensors, which holds any network"
+        f"A .torchscript cannot hold {model.label}: {reason}. Take output=FILE.safetensors, which holds any network"
     )
 
 

@@ -6,7 +6,10 @@ recorded observations, then each episode runs as cogames' episode runner runs it
 
 import json
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -30,16 +33,21 @@ def main(job: dict[str, Any]) -> None:
 
     Then it prints a line of JSON for each episode. Without `observations` it begins with the episodes.
     """
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a network prints is no answer
+    try:
+        games = [MettaGridConfig.model_validate(game, context=LENIENT_CONTEXT) for game in job["games"]]
+    except Exception as error:
+        raise ValueError(f"the mission needs what only this machine has ({error}): choose mission=NAME") from error
     unpacked = Path("bundle").resolve()
     spec = load_policy_spec_from_path(Path(job["bundle"]), force_dest=unpacked)
-    games = [MettaGridConfig.model_validate(game, context=LENIENT_CONTEXT) for game in job["games"]]
     env_info = PolicyEnvInterface.from_mg_cfg(games[0])
     policy: Any = initialize_or_load_policy(env_info, spec, device_override="cpu")
     if "observations" in job:
         called = "forward_eval" if spec.class_path == "scout.policy.ScoutPolicy" else "forward"
         logits, seconds = answers(policy, called, env_info, np.load(job["observations"]))
         np.savez(job["outputs"], logits=logits, seconds=seconds)
-        print("answered", flush=True)
+        print("answered", file=told, flush=True)
     for episode, game in enumerate(games):
         said = EpisodeSpec(
             policy_uris=[unpacked.as_uri()],
@@ -54,7 +62,7 @@ def main(job: dict[str, Any]) -> None:
             run_episode_local(policy_specs=[spec], assignments=said.assignments, env=game, seed=episode, device="cpu")
             raise
         line = {"returns": result.rewards, "timeouts": result.action_timeouts, "steps": result.steps}
-        print(json.dumps(line), flush=True)
+        print(json.dumps(line), file=told, flush=True)
 
 
 def answers(
@@ -89,6 +97,14 @@ def answers(
     return np.reshape(said, (*observations.shape[:2], -1)), seconds
 
 
+def follow(parent: int) -> None:
+    """Ends this process and all that it started, which are a group, when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
     logging.basicConfig(level=logging.WARNING)  # what a policy's server said, when it failed
     main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -1,11 +1,12 @@
 """Python's start-up hook in every process of a proof: it hides what a leaderboard's server does not have.
 
-That is this project, which an editable install would find everywhere, and the packages that only training needs.
+That is this project and whatever else is installed here, but for what cogames and mettagrid themselves require.
 """
 
+import os
 import sys
 
-HIDDEN = {"hydra", "omegaconf", "wandb", "numba", "optuna", "safetensors"}
+HIDDEN = frozenset(os.environ["SCOUT_HIDDEN"].split(","))
 
 
 class Hidden:
@@ -17,5 +18,8 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}: a bundle has to do without it", name=name)
 
 
-sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable___scout" not in finder.__module__]
+# Editable installs are found by finders of their own, or through folders that were added to the path.
+own = (sys.prefix, sys.base_prefix, *os.environ["PYTHONPATH"].split(os.pathsep))
+sys.meta_path[:] = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable__")]
+sys.path[:] = [folder for folder in sys.path if folder.startswith(own)]
 sys.meta_path.insert(0, Hidden)  # pyright: ignore[reportArgumentType]
