@@ -11,6 +11,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -196,10 +197,11 @@ class LeaderboardServer:
     def _is_ours(self, request: Request) -> bool:
         return request.headers.get("X-Auth-Token") == self.token
 
-    def make_version(self, name: str) -> dict[str, Any]:
-        """Counts a version of a name more, as an upload does, also one from elsewhere."""
+    def make_version(self, name: str, later: timedelta = timedelta()) -> dict[str, Any]:
+        """Counts a version of a name more, as an upload does, also one from elsewhere; it is made that much `later`."""
         number = sum(one["name"] == name for one in self.versions) + 1
-        version = {"id": str(uuid.uuid4()), "policy_id": _id_of(name), "created_at": TIME, "policy_created_at": TIME}
+        times = {"created_at": (datetime.now(UTC) + later).isoformat(), "policy_created_at": TIME}
+        version = {"id": str(uuid.uuid4()), "policy_id": _id_of(name), **times}
         self.versions.append(version | {"user_id": "me", "name": name, "version": number})
         return self.versions[-1]
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote, unquote
 
 import cogames.cli.base
@@ -17,7 +17,7 @@ import httpx
 from cogames.cli.client import PolicyVersionInfo, TournamentServerClient
 from cogames.cli.login import DEFAULT_COGAMES_SERVER
 from cogames.cli.submit import DEFAULT_SUBMIT_SERVER
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from scout.errors import ScoutError
 
@@ -49,6 +49,12 @@ class _Late(Exception):
     """The time of a request is over. No OSError, of which httpcore would make something else."""
 
 
+class _Mission(TypedDict):
+    """What every mission's config has; the rest is for others to check."""
+
+    game: dict[str, Any]
+
+
 class Client(TournamentServerClient):
     """cogames' client. It knows which request it is at, and how long that may take."""
 
@@ -66,17 +72,24 @@ class Client(TournamentServerClient):
         No exception is handed on, not even as the context of another one: in their texts are addresses with signatures.
         """
         try:
-            return request()
+            try:
+                return request()
+            finally:
+                self._begin(self.step, 0)  # before anything else is done, since until then `_Late` may come
         except Exception as error:
             return self._failure(error)
-        finally:
-            self._begin(self.step, 0)
 
     def versions(self, name: str) -> list[PolicyVersionInfo]:
         """All of our versions of a name."""
         found = self.get_my_policy_versions(name=name)
         if len(found) >= MOST_VERSIONS:
             raise ValueError(f"{len(found)} or more, too many to tell")
+        return found
+
+    def mission(self, config_id: str) -> dict[str, Any]:
+        """The config of a mission."""
+        found = self.get_config(config_id)
+        TypeAdapter(_Mission).validate_python(found)
         return found
 
     def cleaned(self, text: str) -> str:

@@ -143,9 +143,10 @@ def _record(line: bytes) -> Record | None:
     """The record in a line; None where there is none, or a torn one."""
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):
+        time = datetime.fromisoformat(record["time"])
+    except (ValueError, RecursionError, TypeError, LookupError):
         return None
-    if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in (*BUNDLE_KEYS, "time")):
+    if time.tzinfo is None or not all(isinstance(record.get(key), str) for key in BUNDLE_KEYS):
         return None
     if record.get("state") == ACCEPTED and not (
         isinstance(record.get("version"), int) and isinstance(record.get("id"), str)

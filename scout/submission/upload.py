@@ -5,24 +5,26 @@ import importlib.metadata
 import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cogames.cli.compat
 import typer
-from cogames.cli.client import SeasonInfo, SeasonSummary
+from cogames.cli.client import PolicyVersionInfo, SeasonInfo, SeasonSummary
 from cogames.cli.login import DEFAULT_COGAMES_SERVER
 from cogames.cli.submit import DEFAULT_SUBMIT_SERVER, upload_submission
 
 from scout.errors import ScoutError, nearest
 from scout.submission.bundle import Bundle
-from scout.submission.client import COMPLETE, STORING, Client, Failure, connected, options_for
+from scout.submission.client import COMPLETE, COMPLETE_SECONDS, STORING, Client, Failure, connected, options_for
 from scout.submission.journal import ACCEPTED, FAILED, UNKNOWN, Journal, Record
 from scout.submit_config import SubmitConfig
 
 log = logging.getLogger(__name__)
 
 LOOKS, LOOK_SECONDS = 3, 1.0  # after a lost answer: the server may still be busy with what it was sent
+CLOCK_SECONDS = 600.0  # by which the server's clock may differ from ours
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,8 @@ class Season:
     """What a bundle is sent to."""
 
     name: str
-    compat_version: str | None
-    entry_config_id: str | None
+    entry_config_id: str
     """Id of the config that the pool for newcomers plays."""
-    pools: list[str]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Leaderboard:
         """The season to enter: the configured one, or the server's default.
 
         Raises ScoutError when nobody is logged in or the token is refused, when the server cannot be reached or is none
-        that cogames knows, and for a season that it does not have, or that this version of cogames does not fit.
+        that cogames knows, and for a season that it does not have, that this version of cogames does not fit, or that
+        takes no newcomers.
         """
         with connected(self.server, self.login_server) as client:
             listed, name = None, self._wanted
@@ -76,21 +77,21 @@ class Leaderboard:
                         raise ScoutError(f"season={name} is not a season of {self.server}; {nearest(name, names)}")
                 raise self._error(found)
             self._check_version(client, found, listed)
+            entry = next((pool for pool in found.pools if pool.name == found.entry_pool), None)
+            if entry is None or entry.config_id is None:
+                raise ScoutError(
+                    f"season={name} takes no newcomers now: expected one with a pool for them; "
+                    f"{self._choice(client, found, listed)}"
+                )
             known = client.attempt(lambda: client.versions(self._name))  # who is refused here could not upload either
             if isinstance(known, Failure) and known.status in (401, 403):
                 raise self._error(known)
-        entry = next((pool for pool in found.pools if pool.name == found.entry_pool), None)
-        return Season(
-            name=found.name,
-            compat_version=found.compat_version,
-            entry_config_id=str(entry.config_id) if entry and entry.config_id else None,
-            pools=[pool.name for pool in found.pools],
-        )
+        return Season(found.name, str(entry.config_id))
 
     def mission(self, season: Season) -> dict[str, Any]:
         """The config of the mission that the season's pool for newcomers plays. Raises ScoutError without an answer."""
         with connected(self.server, self.login_server) as client:
-            found = client.attempt(lambda: client.get_config(str(season.entry_config_id)))
+            found = client.attempt(lambda: client.mission(season.entry_config_id))
         if isinstance(found, Failure):
             raise self._error(found)
         return found
@@ -99,7 +100,8 @@ class Leaderboard:
         """Sends a bundle, or finds that the server has it from a call before; the journal says which.
 
         Raises ScoutError when the server refuses it, when it cannot be reached, when it cannot be told whether it has
-        the bundle, and when another process is sending one with this journal. Calling again is always safe.
+        the bundle, and when another process is sending one with this journal. Calling again is always safe. All that a
+        user sends from a machine belongs in one journal, since a version that it does not know may be claimed.
         """
         _check_unchanged(bundle)
         key = {"name": self._name, "server": self.server, "season": season.name, "sha256": bundle.sha256}
@@ -190,7 +192,9 @@ class Leaderboard:
             return None
         if before is None:
             return "which versions it had before is not known"
-        if len(new) > len(lost) or journal.others_lost_since(lost[0]):
+        calls = iter(lost)  # both are in the order of time, and each call made one version at most
+        ours = all(any(_may_have_made(call, new[number]) for call in calls) for number in sorted(new))
+        if not ours or journal.others_lost_since(lost[0]):
             return f"whether version {' or '.join(map(str, sorted(new)))} came of it cannot be told"
         newest = new[max(new)]
         return Answer(str(newest.id), newest.name, newest.version, None, season.name, self.server)
@@ -210,12 +214,17 @@ class Leaderboard:
         except typer.Exit:
             pass
         own = cogames.cli.compat._get_installed_compat()
-        fitting = [one.name for one in listed or self._listed(client) if one.compat_version in (None, own)]
-        choice = f"choose season={' or '.join(fitting)}" if fitting else "this server has none"
         raise ScoutError(
             f"season={season.name} is for cogames {season.compat_version}: expected one for {own}, since this project "
-            f"has cogames {importlib.metadata.version('cogames')}; {choice}"
+            f"has cogames {importlib.metadata.version('cogames')}; {self._choice(client, season, listed)}"
         )
+
+    def _choice(self, client: Client, season: SeasonInfo, listed: list[SeasonSummary] | None) -> str:
+        """Which other seasons can be entered: those for this version of cogames that have a pool for newcomers."""
+        versions = (None, cogames.cli.compat._get_installed_compat())
+        others = [one for one in listed or self._listed(client) if one.name != season.name]
+        names = [one.name for one in others if one.entry_pool and one.compat_version in versions]
+        return f"choose season={' or '.join(names)}" if names else "this server has none"
 
     def _error(self, failure: Failure) -> ScoutError:
         """What to say of a failed request."""
@@ -248,6 +257,13 @@ class Leaderboard:
             f"{server} is not the leaderboard that cogames {version} knows: {failure.step} was answered with {said}. "
             f"Look at the address. {retired}"
         )
+
+
+def _may_have_made(call: Record, version: PolicyVersionInfo) -> bool:
+    """Whether a version is of the time of a call, and not of an upload from elsewhere."""
+    created = version.created_at if version.created_at.tzinfo else version.created_at.replace(tzinfo=UTC)
+    later = (created - datetime.fromisoformat(call["time"])).total_seconds()
+    return -CLOCK_SECONDS <= later <= COMPLETE_SECONDS + CLOCK_SECONDS
 
 
 def _check_unchanged(bundle: Bundle) -> None:
