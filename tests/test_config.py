@@ -78,7 +78,7 @@ def test_an_override_that_hydra_refuses_is_answered_where_it_goes_wrong(
         ("optimizer.learning_rate", float("inf"), "a finite number"),
         ("mission.rewards.cell_visited", float("nan"), "a finite number"),
         ("mission.rewards.cell_visited", "much", "a valid number"),
-        ("mission.name", 3, "a valid string"),
+        ("mission.name", 3, "a text; a number needs quotes of its own: 'mission.name=\"3\"'"),
         ("mission.variants", "scout_rewards", "a valid list"),
         ("vecenv.early_reset", 1, "a valid boolean"),
         ("device.name", "gpu", "one of 'auto', 'cpu', 'cuda' or 'mps'"),

@@ -121,6 +121,7 @@ def seeds_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 POLICIES = {"pt": "class=tutorial", "safetensors": "class=scout.policy.ScoutPolicy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", POLICIES)
 def test_cogames_eval_plays_the_file(ending: str, seeds_network: Path) -> None:
     """`cogames eval -p class=...,data=FILE` plays an episode of the seed's mission with it, and reports its reward."""
@@ -134,6 +135,7 @@ def test_cogames_eval_plays_the_file(ending: str, seeds_network: Path) -> None:
     assert summary["policy_summaries"][0]["avg_agent_metrics"]["action.move.success"] > 5
 
 
+@pytest.mark.slow
 def test_cogames_play_plays_the_file(seeds_network: Path, tmp_path: Path) -> None:
     """`cogames play -r none -p class=...,data=FILE` plays an episode without a display, ends, and says its score.
 
@@ -258,6 +260,7 @@ class OwnOperation(Own):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "message"),
     [

@@ -62,6 +62,7 @@ def test_a_bundle_arrives_byte_for_byte(server: LeaderboardServer, bundle: Bundl
     assert accepted == {"time": accepted["time"], "state": "accepted", **key, **facts}
 
 
+@pytest.mark.slow
 def test_the_requests_are_those_of_cogames(server: LeaderboardServer, bundle: Bundle, folder: Path) -> None:
     """`cogames upload` itself sends the same, but for our question which versions there are."""
     send(server, bundle, folder)
