@@ -21,8 +21,9 @@ class CheckpointConfig(Group):
 
     @model_validator(mode="after")
     def _names_a_checkpoint(self) -> Self:
-        if self.checkpoint is None:
-            raise ValueError("checkpoint=null says nothing: expected a run folder, for instance checkpoint=RUN_DIR")
+        if not self.checkpoint:
+            named = "null" if self.checkpoint is None else ""
+            raise ValueError(f"checkpoint={named} says nothing: expected a run folder, for instance checkpoint=RUN_DIR")
         return self
 
 
@@ -86,6 +87,6 @@ class ExportConfig(CheckpointConfig):
 
     @model_validator(mode="after")
     def _names_a_file(self) -> Self:
-        if self.output is None:
-            raise ValueError("output=null says nothing: expected a file, for instance output=scout.safetensors")
+        if not self.output:
+            raise ValueError("output= says nothing: expected a file, for instance output=scout.safetensors")
         return self

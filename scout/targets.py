@@ -22,7 +22,9 @@ def load_target(key: str, path: str) -> Callable[..., Any]:
     try:
         target = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ScoutError(f"{key}={path} cannot be loaded: {error}") from error
+        where = "; it is looked for in the folder that the command is given in, and in PYTHONPATH"
+        unknown = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        raise ScoutError(f"{key}={path} cannot be loaded: {error}{where if unknown else ''}") from error
     if not callable(target):
         raise ScoutError(f"{key}={path} is a {type(target).__name__}: expected a class or a function")
     return target

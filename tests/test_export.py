@@ -327,5 +327,5 @@ def test_it_says_how_cogames_plays_it(
     run = run_of("conv", tmp_path, mission={"name": mission})
     with caplog.at_level(logging.INFO):
         exported(run, path)
-    command = f"cogames eval -m {name} -p 'class=scout.policy.ScoutPolicy,data={path}'"
+    command = f"cogames eval -m {name} -p 'class=scout.policy.ScoutPolicy,data={path}' -e 1"
     assert caplog.messages[-1].endswith(f" MB\nPlay it: {command}")

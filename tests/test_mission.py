@@ -258,7 +258,8 @@ def test_a_mission_of_ones_own_is_built() -> None:
         ),
         (
             {"target": "no_such_module.tiny"},
-            "mission.target=no_such_module.tiny cannot be loaded: No module named 'no_such_module'",
+            "mission.target=no_such_module.tiny cannot be loaded: No module named 'no_such_module'; it is looked for "
+            "in the folder that the command is given in, and in PYTHONPATH",
         ),
         (
             {"target": "own_mission.NUMBER"},

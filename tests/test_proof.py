@@ -19,7 +19,7 @@ from scout.policies import NetworkPolicy
 from scout.submission import proof
 from scout.submission.alone import _reason, hidden_packages
 from scout.submission.bundle import write_bundle
-from scout.submission.proof import Proof, prove
+from scout.submission.proof import PlayedEpisode, Proof, prove, show
 
 GAME = make_game(MissionConfig(num_agents=1, max_steps=160))
 ENV_INFO = PolicyEnvInterface.from_mg_cfg(GAME)
@@ -157,6 +157,18 @@ def test_late_actions_are_counted_as_on_the_server(tmp_path: Path) -> None:
     found = proven(tmp_path, own(from_step=0, fault="is_slow"), played=network_of(own()), action_timeout_ms=20)
     assert found.episodes[0].timeouts == [160]
     assert found.milliseconds["median"] > 50
+
+
+@pytest.mark.parametrize(("late", "sent"), [(16, True), (17, False)])
+def test_a_scout_that_is_mostly_late_is_not_sent(late: int, sent: bool) -> None:
+    """A tenth of its actions may be noops on the server; with more it is not what was trained, and that is told."""
+    times = {"median": 1.0, "percentile_99": 1.0, "largest": 1.0}
+    found = Proof(0.0, 1, times, [PlayedEpisode(0, 80, 1.0, 1.0, [late, 0])])
+    if sent:
+        show(found, greedy=True, action_timeout_ms=250)
+    else:
+        with pytest.raises(ScoutError, match=r"^17 of 160 actions came after 250 ms, .*: too many to send it"):
+            show(found, greedy=True, action_timeout_ms=250)
 
 
 @pytest.mark.slow

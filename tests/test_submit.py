@@ -98,7 +98,8 @@ def test_bundle_only_stops_at_the_zip(run_dir: Path, tmp_path: Path) -> None:
     done = run_script("-m", "scout.submit", *keys)
     assert done.returncode == 0, done.stderr
     assert f"Bundle: {tmp_path / 'out/bundle.zip'} (" in done.stderr
-    assert done.stderr.rstrip().endswith(" MB, scout.policy.ScoutPolicy)")
+    played = f"cogames eval -m cogsguard_arena.scout_tutorial -p {tmp_path / 'out/bundle.zip'} -e 1"
+    assert done.stderr.rstrip().endswith(f" MB, scout.policy.ScoutPolicy)\nPlay it: {played}")
     again = submit(SubmitConfig(checkpoint=str(run_dir), bundle_only=True), tmp_path / "out")
     assert again.bundle.path.read_bytes() == (tmp_path / "out/bundle.zip").read_bytes()
 
@@ -130,6 +131,7 @@ def test_what_cannot_be_written_is_one_message(run_dir: Path, tmp_path: Path) ->
             ["checkpoint=pretrained", "name=a:b"],
             "name=a:b is not valid: expected at most 64 characters, no space and no",
         ),
+        (["name=x", "checkpoint="], "checkpoint= says nothing: expected a run folder"),
         (["name=x"], "checkpoint=null says nothing: expected a run folder, for instance checkpoint=RUN_DIR"),
         (["checkpoint=pretrained", "name=x", "server=host"], "server=host is not valid: expected http(s)://HOST"),
         (["checkpoint=pretrained", "bundle_only=true", "season=s"], "season has no effect with bundle_only=true"),
@@ -214,8 +216,9 @@ def test_the_answer_is_kept_in_the_run_folder_and_in_wandb(
     assert TOKEN not in caplog.text
 
     (tmp_path / "again").mkdir()
-    assert submit(config_of(server, run_dir), tmp_path / "again").answer == answer
-    assert len(server.arrived) == 1
+    again = submit(config_of(server, run_dir), tmp_path / "again")
+    assert (again.answer, again.proof) == (answer, None)
+    assert len(server.arrived) == len((run_dir / "submissions.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shlex
 import zipfile
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cogames.cogs_vs_clips.missions import get_core_missions
 from cogames.policy.tutorial_policy import TutorialPolicy
 from mettagrid.policy.submission import POLICY_SPEC_FILENAME, SubmissionPolicySpec
 from torch import nn
 
+from scout.config import MissionConfig
 from scout.errors import ScoutError
 from scout.model_config import CnnLstmConfig, Model
 from scout.policy import CONFIG_KEY, WEIGHTS_KEY, ScoutPolicy
@@ -75,6 +78,15 @@ def write_bundle(path: Path, model: Model, network: nn.Module, greedy: bool) -> 
     finally:
         temporary.unlink(missing_ok=True)
     return Bundle(path, spec.class_path, hashlib.sha256(written).hexdigest(), len(written))
+
+
+def cogames_command(mission: MissionConfig, policy: str) -> str:
+    """How cogames plays a policy, by its own description of one, for an episode of its own mission of that name."""
+    if policy.count(",") > policy.startswith("class="):
+        return "give it a name without a comma, which cogames cannot read"
+    name = f"{mission.site}.{mission.name}"
+    known = name in [core.full_name() for core in get_core_missions()]
+    return f"cogames eval -m {name if known else 'MISSION'} -p {shlex.quote(policy)} -e 1"
 
 
 def _path_of(policy: type) -> str:

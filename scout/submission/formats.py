@@ -3,22 +3,19 @@
 import io
 import json
 import logging
-import shlex
 from pathlib import Path
 
 import torch
-from cogames.cogs_vs_clips.missions import get_core_missions
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scout.config import MissionConfig
 from scout.contestants import judged_network
 from scout.errors import ScoutError
 from scout.model_config import CnnLstmConfig, Model
 from scout.new_file import NewFile
 from scout.policy import CONFIG_KEY
-from scout.submission.bundle import fits_tutorial
+from scout.submission.bundle import cogames_command, fits_tutorial
 from scout.submission.proof import recorded
 from scout.submission.torchscript import as_torchscript
 from scout.submit_config import ExportConfig
@@ -41,10 +38,10 @@ def export(config: ExportConfig) -> Path:
     match path.suffix.lower():
         case ".safetensors":
             contents = as_safetensors(model, policy.network)
-            how = f"Play it: {_command(mission, 'scout.policy.ScoutPolicy', path)}"
+            how = f"Play it: {cogames_command(mission, f'class=scout.policy.ScoutPolicy,data={path}')}"
         case ".pt":
             contents = as_tutorial(model, policy.network)
-            how = f"Play it: {_command(mission, 'tutorial', path)}"
+            how = f"Play it: {cogames_command(mission, f'class=tutorial,data={path}')}"
         case _:
             env_info = PolicyEnvInterface.from_mg_cfg(game)
             observations = recorded(policy, game, seed=0)
@@ -93,12 +90,3 @@ def as_tutorial(model: Model, network: nn.Module) -> bytes:
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     """Each tensor with a memory of its own, in its plain order: some weights are channels_last."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-
-
-def _command(mission: MissionConfig, policy: str, path: Path) -> str:
-    """How cogames plays a file, on its own mission of that name."""
-    if "," in str(path):
-        return "give it a name without a comma, which cogames cannot read"
-    name = f"{mission.site}.{mission.name}"
-    known = name in [core.full_name() for core in get_core_missions()]
-    return f"cogames eval -m {name if known else 'MISSION'} -p {shlex.quote(f'class={policy},data={path}')}"

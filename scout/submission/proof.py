@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 RECORDED = 128  # steps of an episode whose observations the bundle has to answer
 TOLERANCE = 1e-4  # of logits: the bundle takes torch's own layers, one agent at a time, and rounds otherwise
 START_SECONDS = 300  # that a process for each agent may take to start, as cogames allows
+MOST_LATE = 0.1  # of the actions
 LOG = "proof.log"
 
 
@@ -81,7 +82,7 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="scout-proof-") as name:
         folder = Path(name)
         np.save(folder / "observations.npy", observations)
-        log.info("Playing %d episodes of %s, each agent in a process of its own", episodes, game.label)
+        log.info("Playing it on %s, each agent in a process of its own", game.label)
         files = {"observations": str(folder / "observations.npy"), "outputs": str(folder / "outputs.npz")}
         command = _player(folder, bundle, [_as_json(one) for one in games], action_timeout_ms, **files)
         with Alone(command, folder, log_path, "The bundle fails as it would on the server") as player:
@@ -100,7 +101,7 @@ def prove(
             patience = START_SECONDS + 10 * actions * milliseconds.mean() / 1000
             for episode in range(episodes):
                 found.append(json.loads(player.line(patience)))
-                log.info("Episode %d of %d: %.2f per agent", episode + 1, episodes, np.mean(found[-1]["returns"]))
+                log.info("Episode %d: %.2f per agent", episode, np.mean(found[-1]["returns"]))
             player.finish(START_SECONDS)
     evaluated = play_all(policy, games[0], seed, episodes, 8, None)
     return Proof(
@@ -124,8 +125,11 @@ def prove(
     )
 
 
-def show(proof: Proof, action_timeout_ms: int) -> None:
-    """Prints a proof: an episode a line, and what the server would say of late actions."""
+def show(proof: Proof, greedy: bool, action_timeout_ms: int) -> None:
+    """Prints a proof: an episode a line, and what the server would say of late actions.
+
+    Raises ScoutError where too many are late for the scout to be what was trained.
+    """
     table = Table("episode", "steps", "bundle", "evaluate.py", "late actions", box=box.SIMPLE_HEAD)
     for number, episode in enumerate(proof.episodes):
         returns = f"{episode.bundle_return:.2f}", f"{episode.evaluate_return:.2f}"
@@ -137,13 +141,15 @@ def show(proof: Proof, action_timeout_ms: int) -> None:
         "largest: %.1f)",
         *(proof.answers, proof.largest_difference, times["median"], times["percentile_99"], times["largest"]),
     )
+    if not greedy:
+        log.info("Its actions are sampled, so that returns on a map differ from one time to the next; answers do not")
     late = np.sum([episode.timeouts for episode in proof.episodes], axis=0)
+    actions = late.size * sum(episode.steps for episode in proof.episodes)
+    said = f"{late.sum()} of {actions} actions came after {action_timeout_ms} ms, where the server takes noop instead"
+    if late.sum() > MOST_LATE * actions:
+        raise ScoutError(f"{said}: too many to send it. Try again when this machine is idle, or take a smaller network")
     if late.any():
-        log.warning(
-            "%d of %d actions came after %d ms, where the server takes noop instead; by agent: %s",
-            *(late.sum(), late.size * sum(episode.steps for episode in proof.episodes), action_timeout_ms),
-            ", ".join(map(str, late)),
-        )
+        log.warning("%s; by agent: %s", said, ", ".join(map(str, late)))
 
 
 def recorded(policy: NetworkPolicy, game: MettaGridConfig, seed: int) -> NDArray[np.uint8]:

@@ -5,13 +5,14 @@ import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from scout.contestants import judged_network
 from scout.errors import ScoutError
 from scout.files import CONFIG, ENDED, STATUS
 from scout.pretrained import path_of
 from scout.run_folder import is_running, load_experiment, object_in
-from scout.submission.bundle import BUNDLE, Bundle, write_bundle
+from scout.submission.bundle import BUNDLE, Bundle, cogames_command, write_bundle
 from scout.submission.proof import LOG, Proof, prove, show, validate
 from scout.submission.upload import Answer, Leaderboard
 from scout.submit_config import SubmitConfig
@@ -49,10 +50,11 @@ def submit(config: SubmitConfig, output_dir: Path) -> Submission:
 
 def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     leaderboard = None if config.bundle_only else Leaderboard(config)
-    policy, model, _, game = judged_network(config, config.greedy)
+    policy, model, mission, game = judged_network(config, config.greedy)
     bundle = write_bundle(output_dir / BUNDLE, model, policy.network, config.greedy)
     log.info("Bundle: %s (%.1f MB, %s)", bundle.path, bundle.size / 1e6, bundle.class_path)
     if leaderboard is None:
+        log.info("Play it: %s", cogames_command(mission, str(bundle.path.resolve())))
         return Submission(bundle)
     season = refusal = None
     try:
@@ -61,6 +63,12 @@ def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
         if not config.dry_run:
             raise
         refusal = error
+    # One journal for all runs: a name's versions are the user's, whichever run they came from.
+    journal_folder = Path.home() / ".metta" / "scout"
+    if season is not None and not config.dry_run:
+        answer = leaderboard.sent_before(bundle, season, journal_folder)
+        if answer is not None:
+            return Submission(bundle, answer=answer)
     proof = prove(
         *(bundle, policy, game),
         seed=config.seed,
@@ -70,7 +78,7 @@ def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     )
     found = {"config": config.model_dump(), "sha256": bundle.sha256, **asdict(proof)}
     (output_dir / PROOF).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    show(proof, config.action_timeout_ms)
+    show(proof, config.greedy, config.action_timeout_ms)
     if refusal is not None:
         raise ScoutError(f"The bundle is sound, but it could not be sent: {refusal}")
     assert season is not None
@@ -78,14 +86,14 @@ def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     if config.dry_run:
         log.info("A dry run: %s was not sent to season %s", bundle.path, season.name)
         return Submission(bundle, proof)
-    # One journal for all runs: a name's versions are the user's, whichever run they came from.
-    answer = leaderboard.send(bundle, season, Path.home() / ".metta" / "scout")
+    answer = leaderboard.send(bundle, season, journal_folder)
     pools = f"in {', '.join(answer.pools)}" if answer.pools else "its pools are not known"
     log.info("On the leaderboard: %s:v%d, %s (id %s)", answer.name, answer.version, pools, answer.id)
     run_dir = _run_of(path_of(str(config.checkpoint)))
     if run_dir is not None:
         try:
-            _record(answer, bundle, run_dir)
+            about = {"checkpoint": config.checkpoint, "greedy": config.greedy, "sha256": bundle.sha256}
+            _record(answer, {**about, "folder": str(output_dir)}, run_dir)
         except (ScoutError, OSError) as error:  # the bundle is there, which matters more
             log.warning("%s or its row in W&B does not get the answer: %s", run_dir, error)
     return Submission(bundle, proof, answer)
@@ -97,12 +105,12 @@ def _run_of(checkpoint: Path) -> Path | None:
     return run_dir if (run_dir / STATUS).is_file() and (run_dir / CONFIG).is_file() else None
 
 
-def _record(answer: Answer, bundle: Bundle, run_dir: Path) -> None:
+def _record(answer: Answer, about: dict[str, Any], run_dir: Path) -> None:
     """Puts what the server answered into the run's folder, and into its row in W&B where it has one.
 
     Raises ScoutError and OSError where that cannot be done.
     """
-    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(answer), "sha256": bundle.sha256}
+    line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(answer), **about}
     with (run_dir / SUBMISSIONS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     experiment, status = load_experiment(run_dir), object_in(run_dir / STATUS)

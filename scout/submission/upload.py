@@ -96,6 +96,15 @@ class Leaderboard:
             raise self._error(found)
         return found
 
+    def sent_before(self, bundle: Bundle, season: Season, journal_folder: Path) -> Answer | None:
+        """What the server made of the same bundle before, as the journal knows it; None where it is to be sent.
+
+        Raises ScoutError when another process is sending one with this journal, and when it cannot be written.
+        """
+        key = {"name": self._name, "server": self.server, "season": season.name, "sha256": bundle.sha256}
+        with Journal(journal_folder, **key) as journal:
+            return None if self._again or journal.lost else self._accepted(journal, season)
+
     def send(self, bundle: Bundle, season: Season, journal_folder: Path) -> Answer:
         """Sends a bundle, or finds that the server has it from a call before; the journal says which.
 
@@ -162,6 +171,9 @@ class Leaderboard:
                 )
             for _ in lost:
                 journal.end(FAILED, reason="the server does not have it")
+        return self._accepted(journal, season)
+
+    def _accepted(self, journal: Journal, season: Season) -> Answer | None:
         record = journal.accepted
         if record is None:
             return None
