@@ -17,6 +17,7 @@ from scout.validation import validate
 ROLLOUT = {"trainer": {"batch_size": None, "minibatch_size": 64, "bptt_horizon": 16}}
 
 
+@pytest.mark.slow
 def test_a_run_takes_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -201,7 +201,10 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(monkeypatch: pytest.Mon
         trainer.close()
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(signal.SIGKILL, id="dies"), pytest.param(signal.SIGSTOP, id="hangs", marks=pytest.mark.slow)],
+)
 def test_a_run_can_stop_at_a_failed_worker_and_be_resumed(
     fault: signal.Signals, start: Callable[..., Run], tmp_path: Path
 ) -> None:

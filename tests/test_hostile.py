@@ -152,6 +152,7 @@ def check(overrides: list[str]) -> None:
         assert names_a_key(message, overrides), message
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("after_one_update")
 @settings(
     max_examples=CASES or 50,
