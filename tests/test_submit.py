@@ -231,7 +231,12 @@ def test_however_it_ends_no_process_of_the_proof_is_left(number: signal.Signals,
     keys = [f"checkpoint={run_dir}", "name=x", "dry_run=true", "episodes=2", f"hydra.run.dir={tmp_path / 'out'}"]
     (tmp_path / "tmp").mkdir()
     variables = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT / "tests")}
-    process = subprocess.Popen([sys.executable, "-m", "scout.submit", *keys], cwd=ROOT, env=variables)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scout.submit", *keys],
+        cwd=ROOT,
+        env=variables,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job in the background ignores it
+    )
 
     def players() -> list[int]:
         found = psutil.process_iter(["pid", "environ"])
