@@ -17,6 +17,7 @@ from scout.config import Experiment, MissionConfig
 from scout.environment import with_map_seed
 from scout.evaluation_config import EvaluationConfig
 from scout.mission import make_game
+from scout.model_config import Model
 from scout.models import make_model
 from scout.playing import play_all
 from scout.policies import NetworkPolicy, NoopPolicy, Policy, RandomPolicy
@@ -27,10 +28,10 @@ ENV_INFO = PolicyEnvInterface.from_mg_cfg(GAME)
 TINY_MODEL = tiny_experiment().model
 
 
-def network_of(seed: int) -> nn.Module:
+def network_of(seed: int, model: Model = TINY_MODEL, env_info: PolicyEnvInterface = ENV_INFO) -> nn.Module:
     """A small network whose actions depend strongly on what it sees and remembers."""
     torch.manual_seed(seed)
-    network = make_model(TINY_MODEL, ENV_INFO)
+    network = make_model(model, env_info)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(4)

@@ -4,8 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import evaluation_helpers
 import pytest
-import torch
 from conftest import tiny_experiment
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from own_builder import OwnConfig
@@ -14,7 +14,6 @@ from scout.config import MissionConfig
 from scout.errors import ScoutError
 from scout.mission import make_game
 from scout.model_config import ConvConfig, Model
-from scout.models import make_model
 from scout.policies import NetworkPolicy
 from scout.submission import proof
 from scout.submission.alone import _reason, hidden_packages
@@ -31,12 +30,7 @@ LOST = "RuntimeError: episode_subprocess failed (exit 1)\n"
 
 def network_of(model: Model, seed: int = 1) -> Any:
     """A network whose actions depend on what it sees."""
-    torch.manual_seed(seed)
-    network = make_model(model, ENV_INFO)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(4)
-    return network
+    return evaluation_helpers.network_of(seed, model, ENV_INFO)
 
 
 def own(**options: Any) -> Model:

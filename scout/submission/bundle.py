@@ -14,7 +14,7 @@ import torch
 from cogames.cogs_vs_clips.missions import get_core_missions
 from cogames.policy.tutorial_policy import TutorialPolicy
 from mettagrid.policy.submission import POLICY_SPEC_FILENAME, SubmissionPolicySpec
-from torch import nn
+from torch import Tensor, nn
 
 from scout.config import MissionConfig
 from scout.errors import ScoutError
@@ -49,7 +49,7 @@ def write_bundle(path: Path, model: Model, network: nn.Module, greedy: bool) -> 
     The same network gives the same bytes. Raises ScoutError where another bundle is there, and for a network of one's
     own that is an installed package; OSError when the file cannot be written.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    weights = weights_of(network)
     files: dict[str, bytes] = {}
     if fits_tutorial(model) and not greedy:
         spec = SubmissionPolicySpec(class_path=_path_of(TutorialPolicy), data_path=WEIGHTS)
@@ -61,7 +61,7 @@ def write_bundle(path: Path, model: Model, network: nn.Module, greedy: bool) -> 
         files = code_of(model)
         files["einops/LICENSE"] = (distribution("einops").read_text("licenses/LICENSE") or "").encode()
     files[POLICY_SPEC_FILENAME] = json.dumps(spec.model_dump(), indent=1).encode()
-    files[WEIGHTS] = _saved(contents)
+    files[WEIGHTS] = saved(contents)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(files):
@@ -93,7 +93,13 @@ def _path_of(policy: type) -> str:
     return f"{policy.__module__}.{policy.__qualname__}"
 
 
-def _saved(contents: dict[str, Any]) -> bytes:
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Each tensor with a memory of its own, in its plain order: some weights are channels_last."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+
+
+def saved(contents: dict[str, Any]) -> bytes:
+    """What torch.save writes, without a file, whose name would be in it."""
     buffer = io.BytesIO()
     torch.save(contents, buffer)
     return buffer.getvalue()

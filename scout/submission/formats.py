@@ -1,21 +1,19 @@
 """A checkpoint -> one file: weights with their config, cogames' own format, or a traced network."""
 
-import io
 import json
 import logging
 from pathlib import Path
 
-import torch
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from scout.contestants import judged_network
 from scout.errors import ScoutError
 from scout.model_config import CnnLstmConfig, Model
 from scout.new_file import NewFile
 from scout.policy import CONFIG_KEY
-from scout.submission.bundle import cogames_command, fits_tutorial
+from scout.submission.bundle import cogames_command, fits_tutorial, saved, weights_of
 from scout.submission.proof import recorded
 from scout.submission.torchscript import as_torchscript
 from scout.submit_config import ExportConfig
@@ -67,7 +65,7 @@ def as_safetensors(model: Model, network: nn.Module) -> bytes:
 
     The same network gives the same bytes: with a second key in the metadata their order would be chance.
     """
-    return save(_weights(network), {CONFIG_KEY: json.dumps(model.model_dump())})
+    return save(weights_of(network), {CONFIG_KEY: json.dumps(model.model_dump())})
 
 
 def as_tutorial(model: Model, network: nn.Module) -> bytes:
@@ -82,11 +80,4 @@ def as_tutorial(model: Model, network: nn.Module) -> bytes:
             "A .pt is for cogames' tutorial policy, which plays the seed's network alone: model=cnn_lstm with its own "
             f"sizes. This one is {named}: take output=FILE.safetensors, which holds any network"
         )
-    buffer = io.BytesIO()  # torch would put a file's name into the file
-    torch.save(_weights(network), buffer)
-    return buffer.getvalue()
-
-
-def _weights(network: nn.Module) -> dict[str, Tensor]:
-    """Each tensor with a memory of its own, in its plain order: some weights are channels_last."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    return saved(weights_of(network))

@@ -68,6 +68,7 @@ def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     if season is not None and not config.dry_run:
         answer = leaderboard.sent_before(bundle, season, journal_folder)
         if answer is not None:
+            _keep(answer, bundle, config, output_dir)
             return Submission(bundle, answer=answer)
     proof = prove(
         *(bundle, policy, game),
@@ -89,14 +90,20 @@ def _submit(config: SubmitConfig, output_dir: Path) -> Submission:
     answer = leaderboard.send(bundle, season, journal_folder)
     pools = f"in {', '.join(answer.pools)}" if answer.pools else "its pools are not known"
     log.info("On the leaderboard: %s:v%d, %s (id %s)", answer.name, answer.version, pools, answer.id)
-    run_dir = _run_of(path_of(str(config.checkpoint)))
-    if run_dir is not None:
-        try:
-            about = {"checkpoint": config.checkpoint, "greedy": config.greedy, "sha256": bundle.sha256}
-            _record(answer, {**about, "folder": str(output_dir)}, run_dir)
-        except (ScoutError, OSError) as error:  # the bundle is there, which matters more
-            log.warning("%s or its row in W&B does not get the answer: %s", run_dir, error)
+    _keep(answer, bundle, config, output_dir)
     return Submission(bundle, proof, answer)
+
+
+def _keep(answer: Answer, bundle: Bundle, config: SubmitConfig, output_dir: Path) -> None:
+    """Puts what the server answered where the run is, unless it is there from a call before."""
+    run_dir = _run_of(path_of(str(config.checkpoint)))
+    if run_dir is None:
+        return
+    about = {"checkpoint": config.checkpoint, "greedy": config.greedy, "sha256": bundle.sha256}
+    try:
+        _record(answer, {**about, "folder": str(output_dir)}, run_dir)
+    except (ScoutError, OSError) as error:  # the bundle is on the leaderboard, which matters more
+        log.warning("%s or its row in W&B does not get the answer: %s", run_dir, error)
 
 
 def _run_of(checkpoint: Path) -> Path | None:
@@ -110,8 +117,11 @@ def _record(answer: Answer, about: dict[str, Any], run_dir: Path) -> None:
 
     Raises ScoutError and OSError where that cannot be done.
     """
+    path = run_dir / SUBMISSIONS
+    if path.is_file() and f'"{answer.id}"' in path.read_text(encoding="utf-8"):
+        return
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(answer), **about}
-    with (run_dir / SUBMISSIONS).open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     experiment, status = load_experiment(run_dir), object_in(run_dir / STATUS)
     if is_running(run_dir):

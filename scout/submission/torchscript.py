@@ -23,6 +23,8 @@ from scout.model_config import Model
 from scout.models import fix_weights, set_fast_layers
 from scout.models.memory import state_of
 from scout.policy import CONFIG_KEY
+from scout.submission.alone import ON_SERVER
+from scout.submission.on_server.answer import answers
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ BATCHES = (1, 3, 8)
 EVERY = 4  # of the recorded steps; so they are of a longer part of the episode
 TOLERANCE = 1e-4
 SECONDS = 600
-PLAYER = Path(__file__).resolve().parent / "on_server" / "answer.py"
+PLAYER = ON_SERVER / "answer.py"
 
 
 class Step(nn.Module):
@@ -109,25 +111,15 @@ def _check(model: Model, step: Step, archive: bytes, observations: NDArray[np.ui
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or [f"it crashed, exit code {done.returncode}"])[-1]
             raise _refusal(model, f"its trace fails with {', '.join(sequences)} observations ({last}){hint}")
-        with np.load(folder / "answers.npz") as answers:
+        with np.load(folder / "answers.npz") as answered:
             for count, sequence in sequences.items():
-                expected, found = _answers(step, sequence), answers[count]
+                expected = answers(step, sequence, step.network.hidden_size)
+                found = answered[count]
                 if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
                     off = np.abs(found - expected).max()
                     raise _refusal(model, f"its trace is off by {off:.3g} with {count} observations at once{hint}")
     if doubts:
         log.warning("Traced with equal answers in the check, but the tracer said: %s", doubts[0])
-
-
-@torch.no_grad()
-def _answers(step: Step, sequence: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """All that a network gives along tokens uint8 [steps, B, T, 3]: float32 [steps, B, actions + 1 + 2 hidden_size]."""
-    h, c = torch.zeros(2, sequence.shape[1], step.network.hidden_size)
-    said = []
-    for tokens in torch.from_numpy(sequence):
-        logits, values, h, c = step(tokens, h, c)
-        said.append(torch.cat([logits, values, h, c], dim=1).numpy())
-    return np.stack(said)
 
 
 def _rows(observations: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:

@@ -101,8 +101,7 @@ class Leaderboard:
 
         Raises ScoutError when another process is sending one with this journal, and when it cannot be written.
         """
-        key = {"name": self._name, "server": self.server, "season": season.name, "sha256": bundle.sha256}
-        with Journal(journal_folder, **key) as journal:
+        with self._journal(journal_folder, bundle, season) as journal:
             return None if self._again or journal.lost else self._accepted(journal, season)
 
     def send(self, bundle: Bundle, season: Season, journal_folder: Path) -> Answer:
@@ -113,8 +112,10 @@ class Leaderboard:
         user sends from a machine belongs in one journal, since a version that it does not know may be claimed.
         """
         _check_unchanged(bundle)
-        key = {"name": self._name, "server": self.server, "season": season.name, "sha256": bundle.sha256}
-        with Journal(journal_folder, **key) as journal, connected(self.server, self.login_server) as client:
+        with (
+            self._journal(journal_folder, bundle, season) as journal,
+            connected(self.server, self.login_server) as client,
+        ):
             if not self._again:
                 answer = self._from_before(client, journal, season)
                 if answer is not None:
@@ -143,6 +144,9 @@ class Leaderboard:
                 sent = found
             journal.end(ACCEPTED, id=sent.id, version=sent.version, pools=sent.pools)
             return sent
+
+    def _journal(self, folder: Path, bundle: Bundle, season: Season) -> Journal:
+        return Journal(folder, name=self._name, server=self.server, season=season.name, sha256=bundle.sha256)
 
     def _upload(self, client: Client, bundle: Bundle, season: Season) -> Answer:
         result = upload_submission(client, bundle.path, self._name, season=season.name)

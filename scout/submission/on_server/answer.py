@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 
 @torch.no_grad()
-def answers(network: torch.jit.ScriptModule, sequence: NDArray[np.uint8], hidden_size: int) -> NDArray[np.float32]:
-    """All outputs along tokens uint8 [steps, B, T, 3], each step from the state of the one before."""
+def answers(network: torch.nn.Module, sequence: NDArray[np.uint8], hidden_size: int) -> NDArray[np.float32]:
+    """All outputs along tokens uint8 [steps, B, T, 3], each step from the state of the one before.
+
+    They are float32 [steps, B, actions + 1 + 2 hidden_size].
+    """
     h, c = torch.zeros(2, sequence.shape[1], hidden_size)
     said = []
     for tokens in torch.from_numpy(sequence):
