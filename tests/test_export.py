@@ -183,6 +183,7 @@ def test_a_part_of_the_state_that_is_not_used_comes_back(
     assert (torch.equal(state[0], given[0]), torch.equal(state[1], given[1])) == kept
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_torchscript_that_is_complete_in_itself(tmp_path: Path) -> None:
     """It is checked and kept, has its config, its size and the actions with it, and names no folder of this machine."""
     run, path = run_of("conv", tmp_path), tmp_path / "made/scout.torchscript"

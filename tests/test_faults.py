@@ -111,6 +111,7 @@ def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint(
     assert_gone(run.family)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(start: Callable[..., Run]) -> None:
     """In an update of seconds two SIGINTs end process and workers with 130: no update, no checkpoint is waited for."""
     run = start(**WORKERS, trainer={"batch_size": 4096})

@@ -73,6 +73,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     server.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_costs_the_training_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
