@@ -18,9 +18,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from contenders import CONTENDERS, SECTIONS
 
 from scout.files import CHECKPOINTS, EPISODES_CSV, HELD_OUT, RETURN, STATUS
 from scout.report.runs import Run, read
@@ -28,19 +30,7 @@ from scout.run_folder import object_in
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, RUNS = ROOT / "benchmarks/learning", ROOT / "outputs/learning"
-SEEDS, EPISODES, POINTS = (1, 2, 3), 40, 100
-_AS_LONG = ["total_timesteps=1_000_000", "evaluation.every=250_000"]
-# Title, and what is written after `python train.py`.
-CONTENDERS: dict[str, tuple[str, list[str]]] = {
-    "scout": ("`experiment=scout`", ["experiment=scout"]),
-    "default": ("the default", []),
-    "cnn_lstm": ("the default, the seed's network, 1.5 M steps", ["model=cnn_lstm", "total_timesteps=1_500_000"]),
-    "straight": ("the default without turned views", ["model.turned_views=false"]),
-    "unscaled": ("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
-    "no_excursions": ("the default without excursions", ["trainer.excursion_share=0"]),
-    "stock": ("`trainer=pufferl`, else the default", ["trainer=pufferl"]),
-    "seed": ("the seed's recipe", ["experiment=notebook", *_AS_LONG]),
-}
+EPISODES, POINTS = 40, 100
 BASELINES = [
     "walker",
     "random",
@@ -54,13 +44,14 @@ def make(name: str, seed: int) -> None:
     record, folder = RECORDS / f"{name}-{seed}", RUNS / f"{name}-{seed}"
     if (record / "run.json").exists():
         return
-    own = [*CONTENDERS[name][1], f"seed={seed}"]
+    contender = CONTENDERS[name]
+    own = [*contender.overrides, f"seed={seed}"]
     if object_in(folder / STATUS).get("state") != "finished":
         again = any((folder / CHECKPOINTS).glob("*.pt"))
         if not again:
             shutil.rmtree(folder, ignore_errors=True)
         overrides = [f"resume={folder}"] if again else [*own, f"hydra.run.dir={folder}"]
-        _script("train.py", *overrides, "wandb=disabled", "device.threads=1", "evaluation.film=false")
+        _script(*contender.script, *overrides, "wandb=disabled", "device.threads=1", "evaluation.film=false")
     judged = [f"checkpoint={folder.relative_to(ROOT)}", f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged"]
     _script("evaluate.py", *judged)
     (run,) = (run for run in read([folder]).runs)
@@ -68,8 +59,9 @@ def make(name: str, seed: int) -> None:
     (record / EPISODES_CSV).write_bytes((folder / "judged" / EPISODES_CSV).read_bytes())
     _write_curve(run, record / "curve.csv")
     about = {
-        "command": " ".join(["python train.py", *own]),
+        "command": " ".join(["python", *contender.script, *own]),
         "commit": object_in(folder / "versions.json").get("git", {}).get("commit", "")[:7],
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "agent_steps": int(run.steps[-1]),
         "updates": len(run.steps),
         "minutes": round(float(run.minutes[-1]), 1),
@@ -119,12 +111,14 @@ def _script(*command: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Makes what is missing, then the tables and the picture."""
-    chosen = [name for name in arguments if not name.startswith("-")] or list(CONTENDERS)
+    named = [name for name in arguments if not name.startswith("-")] or list(SECTIONS)
+    chosen = [each for name in named for each in (SECTIONS[name] if name in SECTIONS else [name])]
     if "--report" not in arguments:
         RECORDS.mkdir(exist_ok=True)
         judge_baselines()
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda run: make(*run), [(name, seed) for name in chosen for seed in SEEDS]))
+            runs = [(name, seed) for seed in (1, 2, 3) for name in chosen if seed in CONTENDERS[name].seeds]
+            list(pool.map(lambda run: make(*run), runs))
     from learning_report import report
 
     report()

@@ -7,7 +7,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from learning import BASELINES, CONTENDERS, EPISODES, RECORDS, ROOT, SEEDS
+from contenders import CONTENDERS, SECTIONS
+from learning import BASELINES, EPISODES, RECORDS, ROOT
 from results_page import markdown, put_table
 
 from scout.files import EPISODES_CSV
@@ -47,7 +48,7 @@ def read_episodes(path: Path) -> list[Episode]:
 
 def found_seeds(name: str) -> list[int]:
     """The seeds with which a contender was trained and judged."""
-    return [seed for seed in SEEDS if (RECORDS / f"{name}-{seed}" / "run.json").exists()]
+    return [seed for seed in CONTENDERS[name].seeds if (RECORDS / f"{name}-{seed}" / "run.json").exists()]
 
 
 def about(name: str, seed: int) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def about(name: str, seed: int) -> dict[str, Any]:
 
 def policies_table(runs: dict[str, list[list[Episode]]], baselines: dict[str, list[Episode]]) -> str:
     """Everybody, best first, with what they do."""
-    sides = [(CONTENDERS[name][0], Side(name, found), name) for name, found in runs.items()]
+    sides = [(CONTENDERS[name].title, Side(name, found), name) for name, found in runs.items()]
     sides += [(f"`{name}`", Side(name, [episodes]), None) for name, episodes in baselines.items()]
     rows = []
     for title, side, name in sorted(sides, key=lambda each: -each[1].scores.mean()):
@@ -97,10 +98,10 @@ def seeds_table(runs: dict[str, list[list[Episode]]]) -> str:
             returns = [episode["return"] for episode in run]
             low, high = bootstrap_interval(returns) or (returns[0], returns[0])
             cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
-        cells += [""] * (len(SEEDS) - len(cells))
+        cells += [""] * (3 - len(cells))
         commits = dict.fromkeys(f"`{about(name, seed)['commit']}`" for seed in found_seeds(name))
-        rows.append([CONTENDERS[name][0], *cells, " ".join(commits)])
-    return markdown(["", *(f"seed {seed}" for seed in SEEDS), "commit"], rows)
+        rows.append([CONTENDERS[name].title, *cells, " ".join(commits)])
+    return markdown(["", *(f"seed {seed}" for seed in (1, 2, 3)), "commit"], rows)
 
 
 def _held_out(name: str, seed: int) -> np.ndarray:
@@ -137,7 +138,7 @@ def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
     sides[0].set(xlabel="agent steps", ylabel="held-out return per agent")
     sides[1].set(xlabel="minutes on one core, evaluations included")
     handles = [
-        Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n][0].replace("`", ""))
+        Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n].title.replace("`", ""))
         for n in names
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
@@ -149,7 +150,7 @@ def report() -> None:
     baselines: dict[str, list[Episode]] = {name: [] for name in BASELINES}
     for episode in read_episodes(RECORDS / "baselines.csv"):
         baselines[episode["policy"]].append(episode)
-    names = [name for name in CONTENDERS if found_seeds(name)]
+    names = [name for name in SECTIONS["recipes"] if found_seeds(name)]
     runs = {
         name: [read_episodes(RECORDS / f"{name}-{seed}" / EPISODES_CSV) for seed in found_seeds(name)] for name in names
     }

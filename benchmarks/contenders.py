@@ -1,0 +1,81 @@
+"""Who is compared on docs/results.md: what is trained, with which seeds, under which question."""
+
+from typing import NamedTuple
+
+
+class Contender(NamedTuple):
+    """What is written after `python`, but for the seed, and what its runs are called on the page."""
+
+    title: str
+    overrides: list[str] = []
+    script: tuple[str, ...] = ("train.py",)
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+def _corrected(title: str, *overrides: str, script: tuple[str, ...] = ("train.py",)) -> Contender:
+    return Contender(title, [*overrides], script, (1, 2))
+
+
+def _taken_back(title: str, name: str) -> Contender:
+    return _corrected(title, script=("benchmarks/corrections.py", name))
+
+
+def _on(mission: str) -> Contender:
+    return Contender(f"`mission={mission}`", [f"mission={mission}", "total_timesteps=3_200_000"], seeds=(1, 2))
+
+
+def _steps(title: str, steps: str, *overrides: str, seeds: tuple[int, ...] = (1, 2)) -> Contender:
+    return Contender(title, [*overrides, f"total_timesteps={steps}"], seeds=seeds)
+
+
+_AS_LONG = ["total_timesteps=1_000_000", "evaluation.every=250_000"]
+SECTIONS: dict[str, dict[str, Contender]] = {
+    "recipes": {
+        "scout": Contender("`experiment=scout`", ["experiment=scout"]),
+        "default": Contender("the default"),
+        "cnn_lstm": _steps(
+            "the default, the seed's network, 1.5 M steps", "1_500_000", "model=cnn_lstm", seeds=(1, 2, 3)
+        ),
+        "straight": Contender("the default without turned views", ["model.turned_views=false"]),
+        "unscaled": Contender("the default without normalized rewards", ["trainer.normalize_rewards=false"]),
+        "no_excursions": Contender("the default without excursions", ["trainer.excursion_share=0"]),
+        "stock": Contender("`trainer=pufferl`, else the default", ["trainer=pufferl"]),
+        "seed": Contender("the seed's recipe", ["experiment=notebook", *_AS_LONG]),
+    },
+    "corrections": {
+        "last_step": _taken_back("last step of a segment", "last_step"),
+        "cut_episodes": _taken_back("episodes that were cut short", "cut_episodes"),
+        "no_carry": _corrected("states carried from rollout to rollout", "trainer.carry_state=false"),
+        "episode_ends": _taken_back("states begun anew with each episode", "episode_ends"),
+        "initial_states": _taken_back("training from the states played with", "initial_states"),
+        "final_steps": _taken_back("final observations left out", "final_steps"),
+        "clamped": _corrected("rewards not clamped", "trainer.reward_clip=1"),
+        "prioritized": _corrected("each segment once an epoch", "trainer.prioritized_replay=true"),
+        "held_values": _corrected("values not held near the old", "trainer.vf_clip_coef=0.2"),
+        "stock_minutes": _steps(
+            "stock PuffeRL, in the default's minutes", "520_000", "trainer=pufferl", seeds=(1, 2, 3)
+        ),
+    },
+    "models": {
+        "attention": Contender("`model=attention`", ["model=attention"], seeds=(1, 2)),
+        "attention_minutes": _steps("`model=attention`", "400_000", "model=attention"),
+        "memoryless": Contender("`model=conv_memoryless`", ["model=conv_memoryless"], seeds=(1, 2)),
+        "memoryless_minutes": _steps("`model=conv_memoryless`", "1_300_000", "model=conv_memoryless"),
+        "seed_network": Contender("`model=cnn_lstm`", ["model=cnn_lstm"], seeds=(1, 2)),
+        "seed_network_minutes": _steps("`model=cnn_lstm`", "640_000", "model=cnn_lstm"),
+    },
+    "widths": {
+        f"width_{width}": Contender(f"`model.hidden_size={width}`", [f"model.hidden_size={width}"], seeds=(1, 2))
+        for width in (64, 128, 512, 1024)
+    },
+    "budgets": {
+        "budget_250k": _steps("1 minute", "250_000", seeds=(1, 2, 3)),
+        "budget_500k": _steps("2 minutes", "500_000", seeds=(1, 2, 3)),
+        "budget_10m": _steps("40 minutes", "10_000_000", "evaluation.every=500_000", seeds=(1,)),
+        "budget_20m": _steps("80 minutes", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
+    },
+    "missions": {
+        mission: _on(mission) for mission in ("miner_tutorial", "aligner_tutorial", "scrambler_tutorial", "arena")
+    },
+}
+CONTENDERS: dict[str, Contender] = {name: each for section in SECTIONS.values() for name, each in section.items()}
