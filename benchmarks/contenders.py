@@ -1,5 +1,6 @@
 """Who is compared on docs/results.md: what is trained, with which seeds, under which question."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -7,7 +8,7 @@ class Contender(NamedTuple):
     """What is written after `python`, but for the seed, and what its runs are called on the page."""
 
     title: str
-    overrides: list[str] = []
+    overrides: Sequence[str] = ()
     script: tuple[str, ...] = ("train.py",)
     seeds: tuple[int, ...] = (1, 2, 3)
 

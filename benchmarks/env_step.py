@@ -79,7 +79,7 @@ def measure(num_envs: int) -> dict[str, Any]:
     experiment = compose_experiment()
     game = make_game(experiment.mission)
     assert game.game.max_steps > WARMUP_STEPS + TURNS * STEPS
-    factory = EnvFactory(game, SEED, "spread", early_reset=False)
+    factory = EnvFactory((game,), SEED, "spread", early_reset=False)
     makers: dict[str, Callable[[int], Any]] = {
         "upstream": lambda index: upstream_env(game, index),
         "lean": lambda index: factory(seed=index),

@@ -112,7 +112,7 @@ def _script(*command: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Makes what is missing, then the tables and the picture."""
     named = [name for name in arguments if not name.startswith("-")] or list(SECTIONS)
-    chosen = [each for name in named for each in (SECTIONS[name] if name in SECTIONS else [name])]
+    chosen = [each for name in named for each in SECTIONS.get(name, [name])]
     if "--report" not in arguments:
         RECORDS.mkdir(exist_ok=True)
         judge_baselines()

@@ -10,6 +10,7 @@ from scout.config import Experiment
 from scout.device import seed_everything
 from scout.errors import ScoutError
 from scout.excursions import make_excursions
+from scout.mission import make_games
 from scout.models import make_model, set_fast_layers
 from scout.ppo import PPO
 from scout.rank_state import own_state
@@ -45,7 +46,8 @@ def build(
 
 def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None, ranks: Ranks) -> StockTrainer:
     seed_everything(experiment.seed)
-    vecenv = make_vecenv(experiment.vecenv, game, experiment.seed, state and state["environments"], ranks)
+    games, environments = make_games(experiment, game), state and state["environments"]
+    vecenv = make_vecenv(experiment.vecenv, games, experiment.seed, environments, ranks, experiment.curriculum)
     try:
         env_info = PolicyEnvInterface.from_mg_cfg(game)
         network = make_model(experiment.model, env_info).to(device)

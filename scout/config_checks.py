@@ -27,6 +27,28 @@ def problems(experiment: "Experiment") -> list[str]:
             "vecenv.map_seeds=consecutive would play one map for ever with the variant multi_team: "
             "take vecenv.map_seeds=spread"
         )
+    return [*found, *curriculum_problems(experiment)]
+
+
+def curriculum_problems(experiment: "Experiment") -> list[str]:
+    """Missions that cannot be played in turn with the first."""
+    first, found = experiment.mission, []
+    for name, mission in experiment.curriculum.missions.items():
+        key = f"curriculum.missions.{name}"
+        if name == first.name:
+            found.append(f"mission={name} is in the curriculum, which has {key}, too: take it out with ~{key}")
+        if mission.agents_per_env != first.agents_per_env:
+            found.append(
+                f"{key}.num_agents={mission.num_agents} makes {mission.agents_per_env} agents of an environment, and "
+                f"mission.num_agents={first.num_agents} makes {first.agents_per_env}: all must have as many"
+            )
+        if mission.max_steps != first.max_steps:
+            found.append(
+                f"{key}.max_steps={mission.max_steps} must be mission.max_steps={first.max_steps}: "
+                "episodes of all missions are of one length"
+            )
+    if experiment.curriculum.missions and experiment.vecenv.map_seeds == "consecutive":
+        found.append("vecenv.map_seeds=consecutive is the seed's way, for one mission: take vecenv.map_seeds=spread")
     return found
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
@@ -21,7 +20,7 @@ from scout.models import make_model, set_fast_layers
 from scout.policies import NetworkPolicy, Policy, make_baseline
 from scout.pretrained import path_of
 from scout.submit_config import CheckpointConfig
-from scout.validation import validate
+from scout.validation import merged, validate
 
 log = logging.getLogger(__name__)
 
@@ -154,11 +153,4 @@ def _mission(config: EvaluationConfig, weights: dict[str, Weights]) -> MissionCo
             "choose the one to judge them on, for instance mission=scout_tutorial"
         )
     base = next(iter(theirs.values()), MissionConfig()).model_dump()
-    return validate(EvaluationMission, {"mission": _merged(base, given)}).mission
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    for key, value in changes.items():
-        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
-        base[key] = base[key] | value if deeper else value
-    return base
+    return validate(EvaluationMission, {"mission": merged(base, given)}).mission

@@ -1,4 +1,4 @@
-"""Environments and their seeds: one mission's config -> environment.
+"""Environments and their seeds: the configs of one mission, or of several that are played in turn -> environment.
 
 Three disjoint ranges of map seeds: whatever training does, its maps come from TRAINING_MAP_SEEDS; those on which a run
 is judged while it trains, and its best checkpoint chosen, from HELD_OUT_MAP_SEEDS; and evaluate.py's, so that such a
@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, override
 
@@ -21,6 +22,7 @@ import numpy as np
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.envs.early_reset_handler import EarlyResetHandler
 from mettagrid.mapgen.mapgen import MapGen
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Simulation
 from pufferlib.pufferlib import set_buffers
 
@@ -96,14 +98,36 @@ class SeededEarlyReset(EarlyResetHandler):
             self._early_reset_step = int(self._generator.integers(1, self._sim.config.game.max_steps + 1))
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Which of several missions an environment plays in an episode: `CurriculumConfig`."""
+
+    missions: int
+    episodes: int
+    stagger: bool
+
+    def mission(self, environment: int, episode: int) -> int:
+        """The mission's number, from 0, in an environment's episode, counted from 0 as well."""
+        return ((environment if self.stagger else 0) + episode // self.episodes) % self.missions
+
+
 class SeededEnv(LeanEnv):
-    """Keeps the seed that it was made with.
+    """Keeps the seed that it was made with, and plays its missions in turn.
 
     The vectorised resets hand out seed + worker + environment, which gives several environments the same one.
     """
 
+    def __init__(self, games: Sequence[MettaGridConfig], mission_of: Callable[[int], int], *arguments: Any) -> None:
+        """`mission_of` tells for each episode, counted from 0, which of the `games` is played."""
+        self._games, self._mission_of = games, mission_of
+        self._infos = [PolicyEnvInterface.from_mg_cfg(game) for game in games]
+        super().__init__(games[0], *arguments)
+
     @override
     def _init_simulation(self) -> Simulation:
+        # The simulator counts the maps that it has made, and the first one is made before the first episode.
+        self._mission = self._mission_of(max(self._simulator._map_seed_offset - 1, 0))
+        self._current_cfg, self._policy_env_info = self._games[self._mission], self._infos[self._mission]
         builder = self._current_cfg.game.map_builder
         if isinstance(builder, MapGen.Config) and isinstance(builder.instance, MapGen.Config):
             # The simulator counts on from the outer map's seed alone; the map within would stay the same.
@@ -114,6 +138,14 @@ class SeededEnv(LeanEnv):
     @override
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         return super().reset(None)
+
+    @override
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        arrived = super().step(actions)
+        infos = arrived[-1]
+        if infos:  # its rewards by label are those of all its missions so far
+            infos |= {"mission": self._mission, "return": float(np.mean(self.get_episode_rewards()))}
+        return arrived
 
 
 @functools.cache
@@ -138,13 +170,14 @@ def serve_the_parent(process: int) -> None:  # once in each process: forked ones
 class EnvFactory:
     """Makes the environments of one run; it can be pickled, as worker processes that are spawned need."""
 
-    game: MettaGridConfig
+    games: tuple[MettaGridConfig, ...]
     run_seed: int
     map_seeds: str
     early_reset: bool
     stale_first_action: bool = False
     first_environment: int = 0
     """The index in the run of a rank's first one."""
+    turns: Turns = Turns(1, 1, True)
     trainer_process: int = field(default_factory=os.getpid)
 
     def __call__(self, buf: Any = None, seed: int | None = None, start: Start | None = None) -> LeanEnv:
@@ -154,12 +187,14 @@ class EnvFactory:
         index = self.first_environment + (seed or 0)
         early_reset: EarlyResetHandler | None = None
         if self.map_seeds == "consecutive":  # as in the seed notebook
-            make, env_seed, map_seed = LeanEnv, index, self.run_seed + index
+            game = with_map_seed(self.games[0], self.run_seed + index)
             early_reset = EarlyResetHandler() if self.early_reset else None
+            env = LeanEnv(game, index, early_reset, self.stale_first_action, buf, start)
         else:
-            make, map_seed = SeededEnv, training_map_seed(self.run_seed, index)
+            games = [with_map_seed(game, training_map_seed(self.run_seed, index)) for game in self.games]
             env_seed = (self.run_seed + index) % 2**31  # the simulator's own generator takes 31 bits
             early_reset = SeededEarlyReset((self.run_seed, index)) if self.early_reset else None
-        env = make(with_map_seed(self.game, map_seed), env_seed, early_reset, self.stale_first_action, buf, start)
+            mission_of = functools.partial(self.turns.mission, index)
+            env = SeededEnv(games, mission_of, env_seed, early_reset, self.stale_first_action, buf, start)
         set_buffers(env, buf)
         return env

@@ -45,12 +45,12 @@ class HeldOut:
     put back. It has weights of its own in checkpoints/best.pt, those that did best so far.
     """
 
-    def __init__(self, trainer: StockTrainer, game: MettaGridConfig, folder: RunFolder) -> None:
-        """Goes on from the best checkpoint that lies in the folder, of a run that goes on.
+    def __init__(self, trainer: StockTrainer, games: Sequence[MettaGridConfig], folder: RunFolder) -> None:
+        """`games` are those of the run's missions. A run that goes on does so from the best checkpoint in its folder.
 
         Where the run was killed after the checkpoint of an evaluation and before its best one, that is made up for.
         """
-        self._trainer, self._game, self._folder = trainer, game, folder
+        self._trainer, self._games, self._folder = trainer, games, folder
         self._path = folder.path / CHECKPOINTS / BEST
         self._best = self._last = -np.inf
         if trainer.epoch == 0:
@@ -81,13 +81,18 @@ class HeldOut:
     def judge(self) -> dict[str, float]:
         """What is logged of one evaluation."""
         start = time.perf_counter()
+        experiment = self._trainer.experiment
         with same_generators():
-            episodes = [episode.record for episode in self._play(range(self._trainer.experiment.evaluation.episodes))]
-        returns = [episode["return"] for episode in episodes]
-        mean = self._last = float(np.mean(returns))
-        low, high = bootstrap_interval(returns) or (mean, mean)
+            played = [self._play(game, range(experiment.evaluation.episodes)) for game in self._games]
+        episodes = [episode.record for of_mission in played for episode in of_mission]
+        returns = np.array([[episode.record["return"] for episode in of_mission] for of_mission in played])
+        each = list(returns.mean(axis=0))  # of several missions, the mean over them of each episode's number
+        mean = self._last = float(np.mean(each))
+        low, high = bootstrap_interval(each) or (mean, mean)
+        names = [mission.name for mission in experiment.missions]
         return {
             HELD_OUT: mean,
+            **({f"{HELD_OUT}/{n}": float(r.mean()) for n, r in zip(names, returns, strict=True)} if names[1:] else {}),
             "evaluation/interval_low": low,
             "evaluation/interval_high": high,
             "evaluation/best_return": max(self._best, mean),
@@ -124,20 +129,22 @@ class HeldOut:
             weights = load_weights(str(self._folder.path))
             load_into(self._trainer.uncompiled_policy, weights)
             with Film(path, overwrite=True, title=f"{weights.agent_steps:,} agent steps") as film:
-                self._play([0], film.show)
+                self._play(self._games[0], [0], film.show)
         except Exception as error:  # the run itself is complete
             log.warning("No film: %s", error)
             return None
         return path
 
-    def _play(self, episodes: Sequence[int], on_step: Callable[[Simulation], None] | None = None) -> list[Episode]:
+    def _play(
+        self, game: MettaGridConfig, episodes: Sequence[int], on_step: Callable[[Simulation], None] | None = None
+    ) -> list[Episode]:
         trainer = self._trainer
         network, device = trainer.uncompiled_policy, trainer.experiment.device
         trains = network.training
         try:
             policy = NetworkPolicy("held out", network, trainer.config["device"], False, device.precision)
             waves = [episodes[first : first + SIDE_BY_SIDE] for first in range(0, len(episodes), SIDE_BY_SIDE)]
-            return [one for wave in waves for one in play(policy, self._game, 0, wave, on_step, held_out_map_seed)]
+            return [one for wave in waves for one in play(policy, game, 0, wave, on_step, held_out_map_seed)]
         finally:
             fix_weights(network, fixed=False)
             network.train(trains)

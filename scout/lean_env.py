@@ -56,7 +56,7 @@ class LeanEnv(MettaGridPufferEnv):
     ) -> None:
         self._early_reset, self._stale_first_action, self._start = early_reset, stale_first_action, start
         self._statistics = EpisodeStatistics()
-        self._converted: Any = None
+        self._converted: dict[int, Any] = {}  # by the config's identity, for an environment that has several
         simulator = Simulator()
         simulator.add_event_handler(self._statistics)
         if early_reset is not None:
@@ -79,16 +79,17 @@ class LeanEnv(MettaGridPufferEnv):
 
     @contextmanager
     def _convert_once(self) -> Iterator[None]:
-        """Lets an environment turn its config into the simulator's own but once: each episode differs by its map alone.
+        """Lets an environment turn a config into the simulator's own but once: its episodes differ by their map alone.
 
         The simulator copies what it is given, so it can be given again.
         """
         convert = c_config.convert_to_cpp_game_config
 
         def converted(config: Any) -> Any:
-            if self._converted is None:
-                self._converted = convert(config)
-            return self._converted
+            key = id(self._current_cfg)
+            if key not in self._converted:
+                self._converted[key] = convert(config)
+            return self._converted[key]
 
         c_config.convert_to_cpp_game_config = converted
         try:
@@ -98,7 +99,7 @@ class LeanEnv(MettaGridPufferEnv):
 
     @override
     def set_mg_config(self, config: MettaGridConfig) -> None:
-        self._converted = None
+        self._converted.clear()
         super().set_mg_config(config)
 
     @override

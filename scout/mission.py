@@ -14,8 +14,9 @@ from cogames.cogs_vs_clips.sites import make_cogsguard_arena_site, make_cogsguar
 from cogames.cogs_vs_clips.team import CogTeam
 from cogames.cogs_vs_clips.variants import HIDDEN_VARIANTS, VARIANTS
 from mettagrid.config.mettagrid_config import MettaGridConfig
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from scout.config import MissionConfig
+from scout.config import Experiment, MissionConfig
 from scout.errors import ScoutError, nearest
 from scout.targets import load_target
 
@@ -101,6 +102,28 @@ def make_game(config: MissionConfig) -> MettaGridConfig:
             f"agents; set mission.num_agents={game.game.num_agents}"
         )
     return game
+
+
+def make_games(experiment: Experiment, first: MettaGridConfig) -> tuple[MettaGridConfig, ...]:
+    """The game of `mission`, which is given, and those of the curriculum's missions after it.
+
+    Raises ScoutError as `make_game` does, and for one whose observations or actions are others than the first one's.
+    """
+    games = [first]
+    for name, mission in experiment.curriculum.missions.items():
+        try:
+            game = make_game(mission)
+        except ScoutError as error:
+            raise ScoutError(f"curriculum.missions.{name}: {error}") from error
+        seen, expected = (PolicyEnvInterface.from_mg_cfg(each) for each in (game, first))
+        for what in ("obs_features", "tags", "action_names", "observation_shape", "egocentric_shape"):
+            if getattr(seen, what) != getattr(expected, what):
+                raise ScoutError(
+                    f"curriculum.missions.{name} has other {what} than mission={experiment.mission.name}: one network "
+                    f"cannot play both; take it out with ~curriculum.missions.{name}"
+                )
+        games.append(game)
+    return tuple(games)
 
 
 def _set_reward_weights(game: MettaGridConfig, weights: dict[str, float | None]) -> None:

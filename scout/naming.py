@@ -11,13 +11,20 @@ import yaml
 from scout.config import Experiment
 from scout.evaluation_config import EvaluationConfig
 from scout.group import Group
-from scout.validation import flat
+from scout.validation import flat, merged
 
 LONGEST = 128  # characters of a name in W&B
 _LONGEST_SEED = len(" seed=4294967295")
 _LONGEST_WORD = 60
 
-_OPTIONS = ("mission", "model", "trainer", "optimizer", "vecenv")  # groups of which one option is chosen, by its name
+_OPTIONS = (
+    "mission",
+    "curriculum",
+    "model",
+    "trainer",
+    "optimizer",
+    "vecenv",
+)  # groups of which one option is chosen, by its name
 WITHOUT_EFFECT = (
     *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb", "sweep", "device.threads"),
     *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
@@ -46,6 +53,7 @@ def setting(experiment: Experiment) -> str:
 def tags(experiment: Experiment) -> list[str]:
     """Words to find a run by: its mission, network and trainer, and the user's own."""
     names = [getattr(experiment, group).name for group in ("mission", "model", "trainer")]
+    names += [experiment.curriculum.name] if experiment.curriculum.missions else []
     ours = [name[:64] for name in names if name]  # W&B takes 1 to 64 characters
     return list(dict.fromkeys([*ours, *experiment.wandb.tags]))
 
@@ -95,7 +103,11 @@ def _differences(experiment: Experiment) -> Iterator[str]:
 
 def _option(group: str, name: str, schema: type[Group]) -> dict[str, Any]:
     """The keys of a group's option as conf/ has them; the schema's own where conf/ has no such option."""
-    return {**schema().model_dump(), **_read({path.stem: path for path in (_CONF / group).glob("*.yaml")}, name)}
+    return {**schema().model_dump(), **_read(_options_of(group), name)}
+
+
+def _options_of(group: str) -> dict[str, Path]:
+    return {path.stem: path for path in (_CONF / group).glob("*.yaml")}
 
 
 def _read(options: dict[str, Path], name: str) -> dict[str, Any]:
@@ -103,8 +115,17 @@ def _read(options: dict[str, Path], name: str) -> dict[str, Any]:
     if name not in options:
         return {}
     values = yaml.safe_load(options[name].read_text())
-    bases = [base for base in values.pop("defaults", []) if base != "_self_"]
-    return {key: value for base in bases for key, value in _read(options, base).items()} | values
+    found: dict[str, Any] = {}
+    for base in values.pop("defaults", []):
+        if isinstance(base, dict):  # a mission of a curriculum: {/mission@missions.NAME: OPTION}
+            ((place, option),) = base.items()
+            group, _, package = place.removeprefix("/").partition("@")
+            for part in reversed(package.split(".")):
+                option = {part: option if isinstance(option, dict) else _read(_options_of(group), option)}
+            found = merged(found, option)
+        elif base != "_self_":
+            found = merged(found, _read(options, base))
+    return merged(found, values)
 
 
 def is_in(key: str, groups: tuple[str, ...]) -> bool:

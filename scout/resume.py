@@ -17,6 +17,7 @@ _EPISODES = "its environments are in the middle of episodes"
 _FIXED = {
     "seed": "its maps and environments come from it",
     "mission": f"{_EPISODES}, and its network fits the mission's spaces",
+    "curriculum": f"{_EPISODES}, each of the mission whose turn it was",
     "model": "the network is the one that was trained",
     "initial_weights": "the network has weights of its own by now",
     "trainer.batch_size": "its updates and its learning rate are counted in batches of this size",

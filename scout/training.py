@@ -5,9 +5,12 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from scout.autotune import tuned
 from scout.build import build
@@ -273,12 +276,14 @@ def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
     middle = time.perf_counter()
     trainer.train()
     end = time.perf_counter()
+    missions = [mission.name for mission in trainer.experiment.missions]
+    statistics = episode_statistics(trainer.episodes, max_steps, missions)
     return {
         "agent_steps": trainer.global_step,
         "update": trainer.epoch,
         "optimizer/learning_rate": learning_rate,
         **{f"losses/{name}": value for name, value in trainer.losses.items()},
-        **{f"environment/{name}": value for name, value in episode_statistics(trainer.episodes, max_steps).items()},
+        **{f"environment/{name}": value for name, value in statistics.items()},
         "performance/SPS": (trainer.global_step - steps_before) / (end - start),
         "performance/rollout_seconds": middle - start,
         "performance/update_seconds": end - middle,
@@ -286,19 +291,27 @@ def update(trainer: StockTrainer, max_steps: int) -> dict[str, float]:
     }
 
 
-def episode_statistics(episodes: dict[str, list[Any]], max_steps: int) -> dict[str, float]:
+def episode_statistics(
+    episodes: dict[str, list[Any]], max_steps: int, missions: Sequence[str] = ()
+) -> dict[str, float]:
     """Means over the episodes that ended, from each statistic's values in them.
 
     `episode_return` is the mean return per agent of *whole* episodes: an early reset cuts one short, which says nothing
-    about the policy. The other statistics are means over all episodes that ended; the simulator leaves out events that
-    did not happen, which count as 0.
+    about the policy. Where there are several `missions`, that of each has a key of its own beside it. The other
+    statistics are means over all episodes that ended; the simulator leaves out events that did not happen, which count
+    as 0.
     """
     lengths = episodes.get("attributes/steps", [])
     statistics = {"episodes": float(len(lengths))}
-    returns = next((values for key, values in episodes.items() if key.startswith("per_label_rewards/")), [])
-    whole = [value for value, length in zip(returns, lengths, strict=True) if length >= max_steps]
+    labelled = next((values for key, values in episodes.items() if key.startswith("per_label_rewards/")), [])
+    returns = episodes.get("return", labelled)
+    whole = [index for index, length in enumerate(lengths) if length >= max_steps]
     if whole:
-        statistics["episode_return"] = float(sum(whole) / len(whole))
+        statistics["episode_return"] = float(np.mean([returns[index] for index in whole]))
+    for number, name in enumerate(missions if len(missions) > 1 else ()):
+        theirs = [returns[index] for index in whole if episodes["mission"][index] == number]
+        if theirs:
+            statistics[f"episode_return/{name}"] = float(np.mean(theirs))
     for key, values in sorted(episodes.items()):
         if key.startswith(("agent/", "game/", "collective/")):
             statistics[key] = float(sum(values) / len(lengths))

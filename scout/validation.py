@@ -54,7 +54,11 @@ def _place(schema: type[BaseModel], location: list[str]) -> tuple[list[str], typ
         path.append(parts.pop(0))
         field = group.model_fields.get(path[-1])
         groups = groups_of(field.annotation) if field else []
-        if len(groups) > 1 and parts:
+        named = _named_group(field.annotation) if field else None
+        if named is not None and parts:
+            path.append(parts.pop(0))
+            group = named
+        elif len(groups) > 1 and parts:
             name = parts.pop(0)
             group = next(option for option in groups if option.model_fields["name"].default == name)
         elif groups and parts:
@@ -111,8 +115,16 @@ def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
+def _named_group(annotation: Any) -> type[BaseModel] | None:
+    """What stands under each of a dictionary's names, as in curriculum.missions; None where that is no group."""
+    kinds = get_args(annotation)
+    return next(iter(groups_of(kinds[1])), None) if get_origin(annotation) is dict else None
+
+
 def groups_of(annotation: Any) -> list[type[BaseModel]]:
     """The groups that a field can be: none for a plain key, several where its `name` chooses one."""
+    if get_origin(annotation) is dict:
+        return []
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [group for part in get_args(annotation) for group in groups_of(part)]
@@ -124,3 +136,13 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return found
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested groups with the keys of others put over them."""
+    deeper = {key: merged(base[key], value) for key, value in changes.items() if _both_groups(base.get(key), value)}
+    return {**base, **changes, **deeper}
+
+
+def _both_groups(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)

@@ -7,6 +7,7 @@ needs to be rebuilt is which episode it is in, and the actions of that episode s
 import logging
 import multiprocessing
 import time
+from collections.abc import Sequence
 from multiprocessing import Pipe, Process
 from typing import Any, NamedTuple, override
 
@@ -16,12 +17,15 @@ from mettagrid.config.mettagrid_config import MettaGridConfig
 from pufferlib import vector
 from torch import Tensor
 
-from scout.config import VecenvConfig
-from scout.environment import START_METHOD, EnvFactory, Start
+from scout.config import CurriculumConfig, VecenvConfig
+from scout.environment import START_METHOD, EnvFactory, Start, Turns
 from scout.errors import ScoutError
 from scout.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
+
+
+ONE_MISSION = CurriculumConfig()
 
 
 class WorkerFailure(ScoutError):
@@ -244,19 +248,29 @@ class Multiprocessing(Recorded, vector.Multiprocessing):
 
 def make_vecenv(
     config: VecenvConfig,
-    game: MettaGridConfig,
+    games: Sequence[MettaGridConfig],
     run_seed: int,
     state: dict[str, Tensor] | None = None,
     ranks: Ranks = ALONE,
+    curriculum: CurriculumConfig = ONE_MISSION,
 ) -> Any:
     """The vectorised environments of a run, or a rank's part of them: [num_envs x agents] acting as one batch.
+
+    Several `games`, which have as many agents each, are played in turn as the `curriculum` says.
 
     `state` is a record's: environments then go on from there once they are reset. Under `consecutive` the early resets
     are drawn from numpy's global generator: seed it before.
     """
-    first = ranks.rank * config.num_envs
-    factory = EnvFactory(game, run_seed, config.map_seeds, config.early_reset, config.stale_first_action, first)
-    record = Record(config.num_envs, game.game.num_agents, config.stale_first_action)
+    factory = EnvFactory(
+        tuple(games),
+        run_seed,
+        config.map_seeds,
+        config.early_reset,
+        config.stale_first_action,
+        ranks.rank * config.num_envs,
+        Turns(len(games), curriculum.episodes, curriculum.stagger),
+    )
+    record = Record(config.num_envs, games[0].game.num_agents, config.stale_first_action)
     starts: list[Start | None] = [None] * config.num_envs
     if state is not None:
         record.load_state_dict(state)

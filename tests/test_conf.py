@@ -108,7 +108,7 @@ def compose_submission(*overrides: str) -> SubmitConfig:
 
 def test_the_folders_of_conf_are_the_groups_of_the_schema() -> None:
     """Each group that is chosen by option has a folder with at least one option, and each folder is such a group."""
-    groups = {"device", "experiment", "mission", "model", "optimizer", "sweep", "trainer", "vecenv", "wandb"}
+    groups = {"curriculum", "device", "experiment", "mission", "model", "optimizer", "sweep", "trainer", "vecenv", "wandb"}
     assert {group for group, _ in OPTIONS} == groups
 
 
@@ -308,7 +308,10 @@ def resolve(node: ast.AST, prefixes: dict[str, str], schema: type[Group]) -> str
     return None
 
 
-SCHEMA = ("config.py", "config_checks.py", "evaluation_config.py", "model_config.py", "submit_config.py")
+SCHEMA = (
+    *("config.py", "config_checks.py", "evaluation_config.py", "mission_config.py", "model_config.py"),
+    "submit_config.py",
+)
 
 
 def read_as_attributes(schema: type[Group]) -> set[str]:

@@ -18,7 +18,7 @@ from scout.validation import unknown_key, validate
 @pytest.mark.parametrize(
     ("key", "value", "start"),
     [
-        ("sed", 2, "sed=2 is not a key at the top level; did you mean seed? valid: checkpoint, device, evaluation, "),
+        ("sed", 2, "sed=2 is not a key at the top level; did you mean seed? valid: checkpoint, curriculum, device, "),
         (
             "optimizer.learnig_rate",
             0.1,

@@ -42,7 +42,7 @@ def map_of(simulation: Simulation) -> Hashable:
 def vectorised(run_seed: int = 7, max_steps: int = 3, mission: dict[str, Any] | None = None, **options: Any) -> Any:
     """Two environments, or as the options say, that have been reset."""
     config = VecenvConfig(**{"num_envs": 2, "early_reset": False} | options)
-    vecenv = make_vecenv(config, make_game(MissionConfig(max_steps=max_steps, **mission or {})), run_seed)
+    vecenv = make_vecenv(config, [make_game(MissionConfig(max_steps=max_steps, **mission or {}))], run_seed)
     vecenv.async_reset(42)
     vecenv.recv()
     return vecenv
@@ -83,7 +83,7 @@ def first_lengths(run_seed: int, max_steps: int = 40, **options: Any) -> list[in
 
 def factory(run_seed: int = 7, map_seeds: str = "spread") -> EnvFactory:
     """What makes the environments of a run."""
-    return EnvFactory(make_game(MissionConfig(max_steps=25)), run_seed, map_seeds, early_reset=False)
+    return EnvFactory((make_game(MissionConfig(max_steps=25)),), run_seed, map_seeds, early_reset=False)
 
 
 def first_map_seed(env: MettaGridPufferEnv) -> int:
@@ -307,7 +307,7 @@ def test_worker_processes_begin_as_serial_environments_do() -> None:
     seen = []
     for backend in ({"name": "serial"}, {"name": "multiprocessing", "num_workers": 2}):
         config = VecenvConfig(num_envs=4, early_reset=False, **backend)  # pyright: ignore[reportArgumentType]
-        vecenv = make_vecenv(config, game, 7)
+        vecenv = make_vecenv(config, [game], 7)
         assert len(getattr(vecenv, "processes", [])) == (2 if config.name == "multiprocessing" else 0)
         vecenv.async_reset(42)
         first = vecenv.recv()[0].copy()
@@ -333,7 +333,7 @@ if __name__ == "__main__":
     game = make_game(MissionConfig(max_steps=20))
     first = []
     for config in (VecenvConfig(num_envs=2), VecenvConfig(name="multiprocessing", num_envs=2, num_workers=2)):
-        vecenv = make_vecenv(config, game, run_seed=3)
+        vecenv = make_vecenv(config, [game], run_seed=3)
         vecenv.async_reset(0)
         first.append(np.array(vecenv.recv()[0]))
         vecenv.close()

@@ -66,10 +66,12 @@ def all_sections(sections: Sequence[Section], folder: Path) -> Iterator[Html]:
 
 def section_parts(section: Section, number: int, folder: Path) -> Iterator[Html]:
     """The section's HTML; its pictures are also written into `folder`/pictures."""
-    mission = section.mission
     yield element("h2", section.title, id=f"mission{number}")
-    place = f"{mission.site}, {mission.agents_per_env} agents, {mission.max_steps:,} steps."
-    yield element("p", f"{place} {_RETURNS}", class_="note")
+    places = [
+        f"{mission.site}, {mission.agents_per_env} agents, {mission.max_steps:,} steps" for mission in section.missions
+    ]
+    in_turn = " The missions are played in turn, and a return is the mean over them." if places[1:] else ""
+    yield element("p", f"{'; '.join(dict.fromkeys(places))}.{in_turn} {_RETURNS}", class_="note")
     if section.groups:
         yield from _pictures(section, folder / "pictures" / f"mission{number}")
     if section.differing:

@@ -1,4 +1,4 @@
-"""What belongs together: runs of one mission in a section, and in it the runs of one config in a group."""
+"""What belongs together: runs of the same missions in a section, and in it the runs of one config in a group."""
 
 import json
 from collections import defaultdict
@@ -22,6 +22,10 @@ _LONGEST_NAME = 160
 
 Config = dict[str, Any]
 """An experiment as dotted keys."""
+
+
+Missions = tuple[MissionConfig, ...]
+"""What a run is trained on: its mission, and those that it plays in turn with it."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything of one mission."""
+    """Everything of one mission, or of several that were trained on in turn."""
 
     title: str
-    mission: MissionConfig
+    missions: Missions
     groups: list[Group]
     """Those with the highest final return first."""
     differing: list[str]
@@ -65,19 +69,19 @@ class Section:
     held_out: bool
     evaluations: list[Evaluation]
     references: dict[str, Reference]
-    """Returns of baselines on this mission, by their names."""
+    """Returns of baselines on the mission, by their names; none where there are several."""
 
 
 def sections_of(found: Found) -> list[Section]:
     """A section for each mission, those with most runs first; missions are equal when all but their name is."""
-    missions: dict[str, MissionConfig] = {}
+    missions: dict[str, Missions] = {}
     runs: dict[str, list[Run]] = defaultdict(list)
     evaluations: dict[str, list[Evaluation]] = defaultdict(list)
     for run in found.runs:
-        runs[_identity(run.experiment.mission, missions)].append(run)
+        runs[_identity(run.experiment.missions, missions)].append(run)
     for evaluation in found.evaluations:
         if evaluation.mission is not None:
-            evaluations[_identity(evaluation.mission, missions)].append(evaluation)
+            evaluations[_identity((evaluation.mission,), missions)].append(evaluation)
     keys = sorted(missions, key=lambda key: -len(runs[key]))
     titles = _titles([missions[key] for key in keys])
     return [
@@ -122,22 +126,26 @@ def finals_are_held_out(runs: Sequence[Run]) -> bool:
     return bool(runs) and all(run.has(HELD_OUT) for run in runs)
 
 
-def _identity(mission: MissionConfig, missions: dict[str, MissionConfig]) -> str:
-    key = json.dumps(mission.model_dump(exclude={"name"}), sort_keys=True)
-    missions.setdefault(key, mission)
+def _identity(trained_on: Missions, missions: dict[str, Missions]) -> str:
+    key = json.dumps([mission.model_dump(exclude={"name"}) for mission in trained_on], sort_keys=True)
+    missions.setdefault(key, trained_on)
     return key
 
 
-def _titles(missions: Sequence[MissionConfig]) -> list[str]:
+def _titles(missions: Sequence[Missions]) -> list[str]:
     """Their names, and where several have the same, what differs between these."""
+    names = [", ".join(mission.name for mission in each) for each in missions]
+    configs = [flat({str(n): mission.model_dump() for n, mission in enumerate(each)}) for each in missions]
     titles = []
-    for mission in missions:
-        alike = [flat(other.model_dump()) for other in missions if other.name == mission.name]
-        titles.append(f"{mission.name} {_name(flat(mission.model_dump()), differing_keys(alike))}".strip())
+    for name, config in zip(names, configs, strict=True):
+        alike = [other for other, its_name in zip(configs, names, strict=True) if its_name == name]
+        keys = {key.removeprefix("0."): value for key, value in config.items()}
+        differing = [key.removeprefix("0.") for key in differing_keys(alike)]
+        titles.append(f"{name} {_name(keys, differing)}".strip())
     return titles
 
 
-def _section(title: str, mission: MissionConfig, runs: Sequence[Run], evaluations: list[Evaluation]) -> Section:
+def _section(title: str, missions: Missions, runs: Sequence[Run], evaluations: list[Evaluation]) -> Section:
     members: dict[str, list[Run]] = defaultdict(list)
     configs: dict[str, Config] = {}
     for run in runs:
@@ -155,7 +163,8 @@ def _section(title: str, mission: MissionConfig, runs: Sequence[Run], evaluation
         name = name if len(name) <= _LONGEST_NAME else f"config {number}"
         groups.append(Group(name, config, members[key], held_out))
     groups.sort(key=lambda group: -group.mean)
-    return Section(title, mission, groups, differing, held_out, evaluations, _references(mission, evaluations))
+    found = _references(*missions, evaluations) if len(missions) == 1 else {}
+    return Section(title, missions, groups, differing, held_out, evaluations, found)
 
 
 def _name(config: Config, keys: Iterable[str]) -> str:
