@@ -2,6 +2,8 @@
 # make evaluate ARGS="checkpoint=..."                            make test-all   the longer proofs too
 # make setup   the set-up alone       make lint   ruff and basedpyright       make lock   pin anew
 # make soak   half an hour of kills and resumes, compared with a run that was left alone
+# make learning   what recipes, corrections, networks and missions are worth, some hours: docs/results.md
+# make rivals   against cogames train and the seed notebook, with the same minutes
 # make benchmark   speed and memory against the seed's loop and cogames train, and how they scale
 SHELL := /bin/bash
 VENV := .venv
@@ -12,7 +14,7 @@ FIND_PYTHON = for candidate in $$PYTHON3 python3.12 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo "$$candidate" && break; done
 UV = $(shell command -v uv || echo $(VENV)/bin/uv)
 
-.PHONY: setup train evaluate test test-all lint lock docs learning benchmark soak clean
+.PHONY: setup train evaluate test test-all lint lock docs learning rivals benchmark soak clean
 setup: $(READY)
 
 # The stamp holds what was installed, so a changed lock is seen even where git sets new times on old files.
@@ -64,6 +66,10 @@ docs: $(READY)
 # Some hours; what is in benchmarks/learning already is not made again.
 learning: $(READY)
 	$(PYTHON) benchmarks/learning.py $(ARGS)
+
+# Most of an hour for each seed. ARGS=--report writes the table anew. Leave the machine alone meanwhile.
+rivals: $(READY)
+	$(PYTHON) benchmarks/rivals.py $(ARGS)
 
 # ARGS=--scaling makes its second part alone. Leave the machine alone meanwhile.
 benchmark: $(READY)

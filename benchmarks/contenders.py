@@ -11,6 +11,8 @@ class Contender(NamedTuple):
     overrides: Sequence[str] = ()
     script: tuple[str, ...] = ("train.py",)
     seeds: tuple[int, ...] = (1, 2, 3)
+    judged_on: tuple[str, ...] = ()
+    """Missions; none is the one that it was trained on."""
 
 
 def _corrected(title: str, *overrides: str, script: tuple[str, ...] = ("train.py",)) -> Contender:
@@ -78,5 +80,11 @@ SECTIONS: dict[str, dict[str, Contender]] = {
     "missions": {
         mission: _on(mission) for mission in ("miner_tutorial", "aligner_tutorial", "scrambler_tutorial", "arena")
     },
+}
+MISSIONS = ("scout_tutorial", *SECTIONS["missions"])
+TUTORIALS = MISSIONS[:4]
+_IN_TURN = ["curriculum=tutorials", "total_timesteps=12_800_000", "evaluation.every=1_000_000"]
+SECTIONS["missions"] |= {
+    "in_turn": Contender("all tutorials in turn", _IN_TURN, seeds=(1,), judged_on=TUTORIALS),
 }
 CONTENDERS: dict[str, Contender] = {name: each for section in SECTIONS.values() for name, each in section.items()}

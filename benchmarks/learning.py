@@ -16,13 +16,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from contenders import CONTENDERS, SECTIONS
+from contenders import CONTENDERS, MISSIONS, SECTIONS
+from turns import machine, medians, take_turns, write_record
 
 from scout.files import CHECKPOINTS, EPISODES_CSV, HELD_OUT, RETURN, STATUS
 from scout.report.runs import Run, read
@@ -30,6 +32,7 @@ from scout.run_folder import object_in
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS, RUNS = ROOT / "benchmarks/learning", ROOT / "outputs/learning"
+SPEEDS = RECORDS / "speeds.json"
 EPISODES, POINTS = 40, 100
 BASELINES = [
     "walker",
@@ -52,11 +55,11 @@ def make(name: str, seed: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         overrides = [f"resume={folder}"] if again else [*own, f"hydra.run.dir={folder}"]
         _script(*contender.script, *overrides, "wandb=disabled", "device.threads=1", "evaluation.film=false")
-    judged = [f"checkpoint={folder.relative_to(ROOT)}", f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged"]
-    _script("evaluate.py", *judged)
-    (run,) = (run for run in read([folder]).runs)
     record.mkdir(parents=True, exist_ok=True)
-    (record / EPISODES_CSV).write_bytes((folder / "judged" / EPISODES_CSV).read_bytes())
+    for mission in contender.judged_on or [None]:
+        of_mission = [] if mission is None else [f"mission={mission}"]
+        _judge([f"checkpoint={folder.relative_to(ROOT)}", *of_mission], record / episodes_file(mission))
+    (run,) = (run for run in read([folder]).runs)
     _write_curve(run, record / "curve.csv")
     about = {
         "command": " ".join(["python", *contender.script, *own]),
@@ -93,13 +96,39 @@ def _write_curve(run: Run, path: Path) -> None:
 
 
 def judge_baselines() -> None:
-    """The policies that nobody trained, on the same maps."""
-    path = RECORDS / "baselines.csv"
-    if not path.exists():
-        folder = RUNS / "baselines"
-        policies = f"policies=[{','.join(BASELINES)}]"
-        _script("evaluate.py", policies, f"episodes={EPISODES}", f"hydra.run.dir={folder}")
-        path.write_bytes((folder / EPISODES_CSV).read_bytes())
+    """The policies that nobody trained, on each mission's maps; walker knows the scout tutorial alone."""
+    for mission in MISSIONS:
+        path = RECORDS / f"baselines-{mission}.csv"
+        if not path.exists():
+            policies = BASELINES if mission == "scout_tutorial" else BASELINES[1:]
+            _judge([f"policies=[{','.join(policies)}]", f"mission={mission}"], path)
+
+
+def measure_speeds() -> None:
+    """Agent steps a second of the default and of what is slower or faster, in turns, a core each: for equal minutes.
+
+    The minutes of a run depend on what else the machine did meanwhile; these do not. Leave it alone for them.
+    """
+    names = ["default", "stock", *(name for name in SECTIONS["models"] if not name.endswith("_minutes"))]
+    points = {name: [*CONTENDERS[name].overrides, "device.threads=1"] for name in [*names, *SECTIONS["widths"]]}
+    found = take_turns(points, turns=3, seconds=12)
+    speeds = {name: medians(turns)["steps_per_second"] for name, turns in found.items()}
+    each = {name: [turn["steps_per_second"] for turn in turns] for name, turns in found.items()}
+    write_record(SPEEDS, {"machine": machine(), "steps_per_second": speeds, "turns": each})
+
+
+def episodes_file(mission: str | None) -> str:
+    """Where a record has the episodes that it was judged by; None is the mission of the run."""
+    return EPISODES_CSV if mission is None else f"episodes-{mission}.csv"
+
+
+def _judge(overrides: list[str], path: Path) -> None:
+    """evaluate.py's episodes, as a file."""
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _script("evaluate.py", *overrides, f"episodes={EPISODES}", f"hydra.run.dir={folder}/judged")
+        path.write_bytes((Path(folder) / "judged" / EPISODES_CSV).read_bytes())
 
 
 def _script(*command: str) -> None:
@@ -113,15 +142,19 @@ def main(arguments: Sequence[str]) -> None:
     """Makes what is missing, then the tables and the picture."""
     named = [name for name in arguments if not name.startswith("-")] or list(SECTIONS)
     chosen = [each for name in named for each in SECTIONS.get(name, [name])]
-    if "--report" not in arguments:
+    if "--speeds" in arguments:
+        measure_speeds()
+    elif "--report" not in arguments:
         RECORDS.mkdir(exist_ok=True)
         judge_baselines()
         with ThreadPoolExecutor(2) as pool:
             runs = [(name, seed) for seed in (1, 2, 3) for name in chosen if seed in CONTENDERS[name].seeds]
             list(pool.map(lambda run: make(*run), runs))
-    from learning_report import report
+    import evidence_report
+    import learning_report
 
-    report()
+    learning_report.report()
+    evidence_report.report()
 
 
 if __name__ == "__main__":

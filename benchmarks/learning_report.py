@@ -1,17 +1,14 @@
 """The tables and the picture of what benchmarks/learning.py found."""
 
-import csv
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from contenders import CONTENDERS, SECTIONS
-from learning import BASELINES, EPISODES, RECORDS, ROOT
+from learning import ROOT
+from records import Episode, about, baselines, episodes, found_seeds, held_out
 from results_page import markdown, put_table
 
-from scout.files import EPISODES_CSV
 from scout.standings import Side
 from scout.statistics import bootstrap_interval
 
@@ -34,40 +31,19 @@ STYLES: dict[str, tuple[str, Any]] = {
     "seed": ("#777777", ":"),
 }
 
-Episode = dict[str, Any]
 
-
-def read_episodes(path: Path) -> list[Episode]:
-    """evaluate.py's episodes, with numbers where there are some."""
-    with path.open(newline="") as file:
-        return [
-            {key: value if key == "policy" else float(value) for key, value in episode.items()}
-            for episode in csv.DictReader(file)
-        ]
-
-
-def found_seeds(name: str) -> list[int]:
-    """The seeds with which a contender was trained and judged."""
-    return [seed for seed in CONTENDERS[name].seeds if (RECORDS / f"{name}-{seed}" / "run.json").exists()]
-
-
-def about(name: str, seed: int) -> dict[str, Any]:
-    """What run.json says."""
-    return json.loads((RECORDS / f"{name}-{seed}" / "run.json").read_text())
-
-
-def policies_table(runs: dict[str, list[list[Episode]]], baselines: dict[str, list[Episode]]) -> str:
+def policies_table(runs: dict[str, list[list[Episode]]], untrained: dict[str, list[Episode]]) -> str:
     """Everybody, best first, with what they do."""
     sides = [(CONTENDERS[name].title, Side(name, found), name) for name, found in runs.items()]
-    sides += [(f"`{name}`", Side(name, [episodes]), None) for name, episodes in baselines.items()]
+    sides += [(f"`{name}`", Side(name, [played]), None) for name, played in untrained.items()]
     rows = []
     for title, side, name in sorted(sides, key=lambda each: -each[1].scores.mean()):
         standing = side.standing()
         assert standing.interval is not None
         low, high = standing.interval
-        episodes = [episode for run in side.runs for episode in run]
+        played = [episode for run in side.runs for episode in run]
         tried, failed = (
-            np.mean([sum(e[k] for k in keys) for e in episodes])
+            np.mean([sum(e[k] for k in keys) for e in played])
             for keys in (("moves", "failed_moves"), ("failed_moves",))
         )
         minutes = "" if name is None else f"{np.median([about(name, s)['minutes'] for s in found_seeds(name)]):.1f}"
@@ -104,27 +80,20 @@ def seeds_table(runs: dict[str, list[list[Episode]]]) -> str:
     return markdown(["", *(f"seed {seed}" for seed in (1, 2, 3)), "commit"], rows)
 
 
-def _held_out(name: str, seed: int) -> np.ndarray:
-    """Agent steps, minutes and held-out return of each evaluation, [evaluations, 3]."""
-    with (RECORDS / f"{name}-{seed}" / "curve.csv").open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["held_out_return"]]
-    return np.array([[float(line[key]) for key in ("agent_steps", "minutes", "held_out_return")] for line in lines])
-
-
-def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
+def draw(names: list[str], untrained: dict[str, list[Episode]]) -> None:
     """Held-out returns while training, against agent steps and against minutes: seeds thin, their mean thick."""
     figure, sides = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
     for axes, column in zip(sides, (0, 1), strict=True):
         for name in names:
             colour, line = STYLES[name]
-            curves = [_held_out(name, seed) for seed in found_seeds(name)]
+            curves = [held_out(name, seed) for seed in found_seeds(name)]
             for curve in curves:
                 axes.plot(curve[:, column], curve[:, 2], color=colour, lw=0.7, alpha=0.5)
             shared = min(len(curve) for curve in curves)
             mean = np.mean([curve[:shared] for curve in curves], axis=0)
             axes.plot(mean[:, column], mean[:, 2], color=colour, ls=line, lw=2.2, marker="o", ms=3.5)
         for name in ("walker", "random"):
-            level = float(np.mean([episode["return"] for episode in baselines[name]]))
+            level = float(np.mean([episode["return"] for episode in untrained[name]]))
             axes.axhline(level, color="#999999", ls=":", lw=1.2)
             axes.annotate(
                 f"{name} ", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
@@ -147,15 +116,9 @@ def draw(names: list[str], baselines: dict[str, list[Episode]]) -> None:
 
 def report() -> None:
     """Writes everything into docs/ and prints the tables."""
-    baselines: dict[str, list[Episode]] = {name: [] for name in BASELINES}
-    for episode in read_episodes(RECORDS / "baselines.csv"):
-        baselines[episode["policy"]].append(episode)
     names = [name for name in SECTIONS["recipes"] if found_seeds(name)]
-    runs = {
-        name: [read_episodes(RECORDS / f"{name}-{seed}" / EPISODES_CSV) for seed in found_seeds(name)] for name in names
-    }
-    assert all(len(run) == EPISODES for found in runs.values() for run in found)
-    for mark, table in (("policies", policies_table(runs, baselines)), ("seeds", seeds_table(runs))):
+    runs, untrained = {name: episodes(name) for name in names}, baselines("scout_tutorial")
+    for mark, table in (("policies", policies_table(runs, untrained)), ("seeds", seeds_table(runs))):
         put_table(mark, table)
         print(f"{table}\n")
-    draw(names, baselines)
+    draw(names, untrained)

@@ -10,7 +10,7 @@ import sys
 
 import torch
 from learning import RECORDS, RUNS
-from learning_report import read_episodes
+from records import read_episodes
 
 from scout.checkpoint import load_weights
 from scout.files import BEST, CHECKPOINTS, CONFIG, EPISODES_CSV

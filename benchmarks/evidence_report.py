@@ -1,0 +1,222 @@
+"""Tables and a picture of single questions: corrections, networks, widths, budgets, other missions."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from contenders import CONTENDERS, MISSIONS, SECTIONS
+from learning import ROOT, SPEEDS
+from numpy.typing import NDArray
+from records import about, baselines, episodes, found_seeds, held_out, returns
+from results_page import markdown, put_table
+
+from scout.standings import Side
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+PICTURE = ROOT / "docs/budgets.png"
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
+BUDGETS = ("budget_250k", "budget_500k", "default", "scout", "budget_10m", "budget_20m")
+WIDTHS = {64: "width_64", 128: "width_128", 256: "default", 512: "width_512", 1024: "width_1024"}
+
+
+# -- differences in the noise of seeds ---------------------------------------------------------------------------------
+
+
+def deviation_of_seeds(names: Sequence[str]) -> tuple[float, int]:
+    """The standard deviation between training seeds of one contender, pooled over several, and its degrees of freedom.
+
+    Two or three seeds tell little of their own spread; that of all contenders together is the noise of a table. Source:
+    the pooled variance of Student's test for groups of equal variance.
+    """
+    found = [returns(name) for name in names]
+    squares = sum(float(np.sum((each - each.mean()) ** 2)) for each in found)
+    degrees = sum(len(each) - 1 for each in found)
+    return (squares / degrees) ** 0.5, degrees
+
+
+def difference(name: str, reference: str, noise: tuple[float, int]) -> str:
+    """A contender's mean less the reference's, with the 95% interval that the seeds' noise leaves it."""
+    import scipy.stats
+
+    ours, theirs = returns(name), returns(reference)
+    deviation, degrees = noise
+    half = float(scipy.stats.t.ppf(0.975, degrees)) * deviation * (1 / len(ours) + 1 / len(theirs)) ** 0.5
+    found = ours.mean() - theirs.mean()
+    return f"{found:+.2f} ({found - half:+.2f} to {found + half:+.2f})"
+
+
+def listed(values: NDArray[np.float64]) -> str:
+    """The mean, and each seed's value."""
+    return f"{values.mean():.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+def speed_of(name: str) -> float | None:
+    """Agent steps a second, measured in turns on an idle machine; None where it was not."""
+    speeds = json.loads(SPEEDS.read_text())["steps_per_second"] if SPEEDS.exists() else {}
+    return speeds.get(name)
+
+
+def minutes_of(name: str, like: str | None = None) -> str:
+    """Minutes of a run's agent steps at the speed measured in turns, evaluations not counted."""
+    speed = speed_of(like or name)
+    return "" if speed is None else f"{about(name, found_seeds(name)[0])['agent_steps'] / speed / 60:.1f}"
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def steps_of(name: str) -> str:
+    """Agent steps of a contender's runs, in millions."""
+    return f"{about(name, found_seeds(name)[0])['agent_steps'] / 1e6:.2f} M"
+
+
+def corrections_table() -> str:
+    """All corrections but one, in turn, and none of them."""
+    taken_back = [name for name in ("unscaled", "no_excursions", *SECTIONS["corrections"]) if found_seeds(name)]
+    taken_back.remove("stock_minutes")
+    titles = {"unscaled": "rewards normalized", "no_excursions": "excursions"}
+    noise = deviation_of_seeds(["default", *taken_back, "stock"])
+    taken_back.sort(key=lambda name: -returns(name).mean())
+    rows = [["nothing: the default", steps_of("default"), minutes_of("default"), listed(returns("default")), ""]]
+    for name in (*taken_back, "stock", "stock_minutes"):
+        title = titles.get(name, CONTENDERS[name].title)
+        title = {"stock": "all: `trainer=pufferl`", "stock_minutes": "all, in the default's minutes"}.get(name, title)
+        minutes = minutes_of(name, "stock" if name.startswith("stock") else "default")
+        rows.append([title, steps_of(name), minutes, listed(returns(name)), difference(name, "default", noise)])
+    print(f"corrections: pooled deviation of seeds {noise[0]:.2f}, {noise[1]} degrees of freedom")
+    head = ["taken back", "agent steps", "minutes", "return (each seed)", "difference to the default (95%)"]
+    return markdown(head, rows)
+
+
+def models_table() -> str:
+    """Each network at the default's agent steps, and in its minutes."""
+    pairs = {
+        "`model=conv`": ("default", "default"),
+        **{CONTENDERS[name].title: (name, f"{name}_minutes") for name in ("memoryless", "attention", "seed_network")},
+    }
+    pairs = {title: pair for title, pair in pairs.items() if all(found_seeds(name) for name in pair)}
+    noise = deviation_of_seeds([name for pair in pairs.values() for name in dict.fromkeys(pair)])
+    rows = []
+    for title, (steps, minutes) in pairs.items():
+        speed = speed_of(steps)
+        apart = ["", ""] if steps == "default" else [difference(name, "default", noise) for name in (steps, minutes)]
+        rows.append([title, "" if speed is None else f"{speed:,.0f}", listed(returns(steps)), apart[0]])
+        rows[-1] += [steps_of(minutes), listed(returns(minutes)), apart[1]]
+    print(f"models: pooled deviation of seeds {noise[0]:.2f}, {noise[1]} degrees of freedom")
+    head = ["network", "steps/s", "at 1.00 M steps", "difference (95%)", "steps in its minutes"]
+    return markdown([*head, "return there", "difference (95%)"], rows)
+
+
+def widths_table() -> str:
+    """The default with other widths of its recurrent layer."""
+    widths = {width: name for width, name in WIDTHS.items() if found_seeds(name)}
+    noise = deviation_of_seeds(list(widths.values()))
+    rows = []
+    for width, name in widths.items():
+        speed = speed_of(name)
+        apart = "" if name == "default" else difference(name, "default", noise)
+        rows.append([f"{width}", "" if speed is None else f"{speed:,.0f}", listed(returns(name)), apart])
+    return markdown(["`model.hidden_size`", "steps/s", "return (each seed)", "difference to 256 (95%)"], rows)
+
+
+def budgets_table() -> str:
+    """The default's recipe with less and more agent steps, each run annealed to its own end."""
+    rows = []
+    for name in BUDGETS:
+        if not found_seeds(name):
+            continue
+        standing = Side(name, episodes(name)).standing()
+        assert standing.interval is not None
+        low, high = standing.interval
+        minutes = minutes_of(name, "default")
+        rows.append(
+            [steps_of(name), minutes, listed(returns(name)), f"{low:.2f} to {high:.2f}", f"{standing.gear:.2f}"]
+        )
+    return markdown(["agent steps", "minutes", "return (each seed)", "95% interval", "gear"], rows)
+
+
+def missions_table() -> str:
+    """What was trained on each mission, and on all tutorials in turn, beside the policies that nobody trained."""
+
+    def cell(runs: list[list[dict[str, Any]]]) -> str:
+        standing = Side("", runs).standing()
+        low, high = standing.interval or (standing.mean, standing.mean)
+        return f"{standing.mean:.2f} ({low:.2f} to {high:.2f})"
+
+    trained = {mission: "scout" if mission == "scout_tutorial" else mission for mission in MISSIONS}
+    rows = [["trained on it, 3 M steps", *(cell(episodes(n)) if found_seeds(n) else "" for n in trained.values())]]
+    for name in ("in_turn", "in_stages"):
+        if name in CONTENDERS and found_seeds(name):
+            judged_on = CONTENDERS[name].judged_on
+            cells = [cell(episodes(name, mission)) if mission in judged_on else "" for mission in MISSIONS]
+            rows.append([CONTENDERS[name].title, *cells])
+    untrained = {mission: baselines(mission) for mission in MISSIONS}
+    for policy in untrained["scout_tutorial"]:
+        played = [untrained[mission].get(policy) for mission in MISSIONS]
+        rows.append([f"`{policy}`", *("" if of is None else cell([of]) for of in played)])
+    return markdown(["policy", *(f"`{mission}`" for mission in MISSIONS)], rows)
+
+
+# -- the picture -------------------------------------------------------------------------------------------------------
+
+
+def draw() -> None:
+    """Return against agent steps, minutes and width: a point for each run, the longest run's curve behind them."""
+    figure, sides = plt.subplots(1, 3, figsize=(14, 4.6), sharey=True, layout="constrained")
+    speed = speed_of("default") or np.nan
+    names = [name for name in BUDGETS if found_seeds(name)]
+    for axes, unit in zip(sides[:2], (1.0, speed * 60), strict=True):
+        longest = names[-1]
+        for seed in found_seeds(longest):
+            curve = held_out(longest, seed)
+            axes.plot(curve[:, 0] / unit, curve[:, 2], color=GREY, lw=0.8, alpha=0.7)
+        x = [about(name, found_seeds(name)[0])["agent_steps"] / unit for name in names]
+        for at, name in zip(x, names, strict=True):
+            axes.plot([at] * len(found_seeds(name)), returns(name), "o", color=BLUE, ms=5, alpha=0.8, mew=0)
+        axes.plot(x, [returns(name).mean() for name in names], color=BLUE, lw=1.8)
+    widths = {width: name for width, name in WIDTHS.items() if found_seeds(name)}
+    for width, name in widths.items():
+        sides[2].plot([width] * len(found_seeds(name)), returns(name), "o", color=ORANGE, ms=5, alpha=0.8, mew=0)
+    sides[2].plot(list(widths), [returns(name).mean() for name in widths.values()], color=ORANGE, lw=1.8)
+    levels = baselines("scout_tutorial")
+    for axes in sides:
+        for name in ("walker", "random"):
+            level = float(np.mean([episode["return"] for episode in levels[name]]))
+            axes.axhline(level, color="#999999", ls=":", lw=1.2)
+            axes.annotate(name, (0.02, level), xycoords=("axes fraction", "data"), va="bottom", color=GREY)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(0, 36)
+    for axes in sides[:2]:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
+    sides[2].set_xticks(list(widths), [str(width) for width in widths])
+    sides[2].xaxis.set_minor_locator(NullLocator())
+    sides[0].set(xlabel="agent steps of the run", ylabel="return per agent, whole episodes on new maps")
+    sides[1].set(xlabel="minutes on one core, at the default's speed")
+    sides[2].set(xlabel="model.hidden_size, 1 M steps")
+    figure.savefig(PICTURE, dpi=110)
+
+
+def report() -> None:
+    """Writes what there are runs for into docs/, and prints the tables."""
+    tables = {
+        "corrections": (corrections_table, "last_step"),
+        "models": (models_table, "memoryless_minutes"),
+        "budgets": (budgets_table, "budget_20m"),
+        "widths": (widths_table, "width_128"),
+        "missions": (missions_table, "arena"),
+    }
+    for mark, (table, needed) in tables.items():
+        if found_seeds(needed):
+            written = table()
+            put_table(mark, written)
+            print(f"{written}\n")
+    if found_seeds("budget_20m"):
+        draw()
