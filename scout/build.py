@@ -57,6 +57,7 @@ def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any]
             load_into(network, weights)
             log.info("Starting from the weights of %s", weights.path)
         trainer = TRAINERS[experiment.trainer.name](experiment, device, vecenv, network, ranks)
+        trainer.games = games
         if isinstance(trainer, PPO):
             trainer.excursions = make_excursions(experiment.trainer, env_info, trainer.total_agents, device, ranks)
         if state is not None:

@@ -7,7 +7,6 @@ from typing import Any, Self
 from scout.checkpoint import load_weights, save_checkpoint
 from scout.config import Experiment
 from scout.held_out import HeldOut
-from scout.mission import make_games
 from scout.progress import TrainingProgress
 from scout.run_folder import RunFolder
 from scout.tracking import Tracker
@@ -39,8 +38,7 @@ class Scribe:
         self._keep, self._films = experiment.checkpoint.keep, experiment.evaluation.film
         self._every, self._total = experiment.evaluation.every, experiment.total_timesteps
         self._objective = experiment.sweep.objective
-        games = make_games(experiment, trainer.vecenv.driver_env.env_cfg)
-        self._held_out = HeldOut(trainer, games, folder)
+        self._held_out = HeldOut(trainer, trainer.games, folder)
         self._progress = TrainingProgress(
             experiment.total_timesteps, experiment.log_interval, begun_at=trainer.global_step
         )

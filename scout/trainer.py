@@ -25,6 +25,8 @@ class StockTrainer(pufferl.PuffeRL):
     """
 
     losses: dict[str, float]
+    games: tuple[Any, ...] = ()
+    """Of the run's missions, the first of them before the curriculum's."""
 
     def __init__(
         self, experiment: Experiment, device: str, vecenv: Any, network: nn.Module, ranks: Ranks = ALONE

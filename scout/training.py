@@ -226,7 +226,7 @@ def _loop(trainer: StockTrainer, scribe: Scribe | None, signals: Signals) -> Non
     """Updates until the run is over. All ranks go through it in step; only the first has a scribe."""
     experiment, ranks = trainer.experiment, trainer.ranks
     saved = trainer.epoch or None  # the update of the last checkpoint; before the first update there is none
-    max_steps = trainer.vecenv.driver_env.env_cfg.game.max_steps
+    max_steps = trainer.games[0].game.max_steps
 
     def save(before_rollout: dict[str, Any] | None = None) -> None:
         nonlocal saved
