@@ -11,6 +11,7 @@ from conftest import run_script
 HEAVY = {"torch", "mettagrid", "cogames", "pufferlib", "wandb"}  # each takes seconds to import
 
 GROUPS = {
+    "curriculum": "none, tutorials",
     "device": "auto, cpu, cuda, mps",
     "experiment": "notebook, scout, scout_gpu, smoke",
     "mission": "aligner_tutorial, arena, machina_1, miner_tutorial, scout_tutorial, scrambler_tutorial",

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import mettagrid.config.mettagrid_c_config as c_config
 import numpy as np
 import pytest
+from curriculum_helpers import three
 from mettagrid.envs.early_reset_handler import EarlyResetHandler
 from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
 from mettagrid.envs.stats_tracker import StatsTracker
@@ -11,7 +13,7 @@ from mettagrid.simulator import Simulator
 from mettagrid.util.stats_writer import NoopStatsWriter
 
 from scout.config import MissionConfig
-from scout.environment import with_map_seed
+from scout.environment import EnvFactory, Turns, with_map_seed
 from scout.lean_env import LeanEnv
 from scout.mission import make_game
 
@@ -83,14 +85,44 @@ def test_an_episode_begins_with_its_first_observation() -> None:
     assert lean.current_simulation.current_step == 0
 
 
-def test_the_simulators_config_is_made_once() -> None:
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every game that was turned into the simulator's own config, in their order."""
+    games: list[Any] = []
+    convert = c_config.convert_to_cpp_game_config
+
+    def noted(game: Any) -> Any:
+        games.append(game)
+        return convert(game)
+
+    monkeypatch.setattr(c_config, "convert_to_cpp_game_config", noted)
+    return games
+
+
+def test_the_simulators_config_is_made_once(converted: list[Any]) -> None:
     """Episodes of one environment share it, though each has a map of its own, and a new config is not overlooked."""
-    lean = LeanEnv(with_map_seed(make_game(MissionConfig(max_steps=5)), 9), 3)
-    converted = lean._converted
-    lean.reset()
-    assert lean._converted is converted
-    lean.set_mg_config(with_map_seed(make_game(MissionConfig(max_steps=7)), 9))
-    lean.reset()
+    first, second = (with_map_seed(make_game(MissionConfig(max_steps=steps)), 9) for steps in (5, 7))
+    lean = LeanEnv(first, 3)
+    for _ in range(3):
+        lean.reset()
+    assert [game.max_steps for game in converted] == [5]
+    lean.set_mg_config(second)
+    for _ in range(2):
+        lean.reset()
+    assert [game.max_steps for game in converted] == [5, 7]
     for step in range(7):
         _, _, terminals, _, _ = lean.step(np.zeros(4, dtype=np.int32))
         assert terminals.all() == (step == 6)
+
+
+def test_the_simulators_config_is_made_once_for_each_mission(converted: list[Any]) -> None:
+    """Over seven episodes of three missions in turn an environment converts three games, when first it plays them."""
+    _, games = three(max_steps=5)
+    env = EnvFactory(games, 7, "spread", early_reset=False, turns=Turns(3, 1, True))(seed=0)
+    counts = [len(converted)]
+    for _ in range(7):
+        env.reset()
+        counts.append(len(converted))
+    assert counts == [1, 1, 2, 3, 3, 3, 3, 3]
+    pays = [[agent.rewards["cell_visited"].weight for agent in game.agents] for game in converted]
+    assert pays == [[1.0] * 4, [3.0] * 4, [0.0] * 4]
