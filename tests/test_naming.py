@@ -46,6 +46,19 @@ def test_a_name_has_the_keys_that_are_not_the_defaults(overrides: str, name: str
         ("vecenv=multiprocessing", "scout_tutorial conv multiprocessing seed=1"),
         ("mission=miner_tutorial", "miner_tutorial conv seed=1"),
         ("mission=miner_tutorial mission.num_agents=8", "miner_tutorial conv num_agents=8 seed=1"),
+        ("curriculum=tutorials", "scout_tutorial tutorials conv seed=1"),
+        (
+            "curriculum=tutorials mission.num_agents=6",  # which the others follow
+            "scout_tutorial tutorials conv mission.num_agents=6 seed=1",
+        ),
+        (
+            "curriculum=tutorials curriculum.episodes=4 curriculum.stagger=false",
+            "scout_tutorial tutorials conv curriculum.episodes=4 stagger=false seed=1",
+        ),
+        (
+            "curriculum=tutorials curriculum.missions.miner_tutorial.heart_limit=3",
+            "scout_tutorial tutorials conv curriculum.missions.miner_tutorial.heart_limit=3 seed=1",
+        ),
     ],
 )
 def test_an_option_brings_its_own_defaults(overrides: str, name: str) -> None:
@@ -120,6 +133,13 @@ def test_tags_are_mission_network_and_trainer_and_the_users() -> None:
     experiment = compose_experiment("mission=arena", "model=attention", "wandb.tags=[mine,arena]")
     assert tags(experiment) == ["arena", "attention", "ppo", "mine"]
     assert tags(tiny_experiment(mission={"name": "m" * 65}))[0] == "m" * 64
+
+
+def test_missions_in_turn_are_a_tag() -> None:
+    """Beside the first of them; a run of one mission has no such tag."""
+    experiment = compose_experiment("curriculum=tutorials", "wandb.tags=[mine]")
+    assert tags(experiment) == ["scout_tutorial", "conv", "ppo", "tutorials", "mine"]
+    assert tags(compose_experiment()) == ["scout_tutorial", "conv", "ppo"]
 
 
 @pytest.mark.parametrize(
