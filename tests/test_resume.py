@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, merge, run_script, tiny_experiment, tiny_overrides, wait_until
+from curriculum_helpers import in_turn
 from torch import Tensor
 
 from scout import cli
@@ -81,10 +82,21 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"device": {"precision": "bfloat16"}},
     "torch's layers": {"device": {"fast_layers": False}},
     "PuffeRL as shipped": {"trainer": {"name": "pufferl"}, "optimizer": {"learning_rate": 0.01}},
+    "missions in turn": in_turn(),
+}
+STAGES_IN_WORKERS = {
+    **in_turn(episodes=2, stagger=False),
+    "vecenv": {"name": "multiprocessing", "num_workers": 2},
 }
 
 
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(pytest.param(changes, id=name) for name, changes in CASES.items()),
+        pytest.param(STAGES_IN_WORKERS, id="missions as stages, in workers", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_equals_one_that_was_never_stopped(
     changes: dict[str, Any], train_tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -101,6 +113,14 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     assert not all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"])
     assert (after["environments"]["episodes"] > before["environments"]["episodes"]).all()
     assert (before["environments"]["episodes"] > 0).any()
+
+
+def test_a_resumed_run_is_judged_on_its_missions(train_tiny: Callable[..., Path]) -> None:
+    """Two updates of missions in turn, and one after a resume: the evaluations are those of one run of three."""
+    common = {**in_turn(), "evaluation": {"every": 256, "episodes": 1}, "optimizer": {"anneal_lr": False}}
+    whole, parts = (train_tiny(str(updates), **common, total_timesteps=updates * 256) for updates in (3, 2))
+    resumed(parts, total_timesteps=3 * 256)
+    assert metrics_of(parts) == metrics_of(whole)
 
 
 @pytest.fixture
@@ -209,6 +229,7 @@ def without_dates(log: str) -> str:
         ({"trainer": {"batch_size": 512}}, "trainer.batch_size=512 cannot be resumed with"),
         ({"seed": 5}, "seed=5 cannot be resumed with"),
         ({"optimizer": {"name": "muon"}}, "optimizer.name=muon cannot be resumed with"),
+        ({"curriculum": in_turn(25)["curriculum"]}, "curriculum.name=three cannot be resumed with, the run has none"),
     ],
 )
 def test_what_cannot_change_is_refused_with_the_reason(changes: dict[str, Any], named: str, unfinished: Path) -> None:
