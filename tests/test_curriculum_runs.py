@@ -11,6 +11,7 @@ from config_helpers import nested
 from conftest import merge, tiny_experiment
 from curriculum_helpers import NAMES, in_turn, three
 from evaluation_helpers import network_of
+from ppo_helpers import trainer_of
 from report_helpers import write_evaluation, write_run
 
 from scout.checkpoint import read_checkpoint
@@ -64,6 +65,15 @@ def test_a_mission_without_a_whole_episode_has_no_mean() -> None:
         "episode_return": 4.0,
         "episode_return/first": 4.0,
     }
+
+
+def test_a_runs_environments_play_by_its_own_turns() -> None:
+    """As stages of two episodes: in a rollout of four episodes of each of four environments, two of either mission."""
+    turns = in_turn(max_steps=3, episodes=2, stagger=False)
+    trainer = trainer_of(tiny_experiment(**turns, vecenv={"early_reset": False}))
+    told = trainer.evaluate()["mission"]
+    trainer.close()
+    assert told == [0] * 8 + [1] * 8
 
 
 @pytest.fixture(scope="module")
