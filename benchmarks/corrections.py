@@ -41,13 +41,11 @@ class CutsUnknown(PPO):
 
     @override
     def _advantages(self, rewards: Tensor) -> Tensor:
-        kept, ahead = self.truncations, self.ahead
-        self.truncations = torch.zeros_like(kept)
-        self.ahead = ahead._replace(truncations=torch.zeros_like(ahead.truncations))
+        kept, self.truncations = self.truncations, torch.zeros_like(self.truncations)
         try:
             return super()._advantages(rewards)
         finally:
-            self.truncations, self.ahead = kept, ahead
+            self.truncations = kept
 
 
 class TrainedFromZero(PPO):

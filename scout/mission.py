@@ -122,6 +122,12 @@ def make_games(experiment: Experiment, first: MettaGridConfig) -> tuple[MettaGri
                     f"curriculum.missions.{name} has other {what} than mission={experiment.mission.name}: one network "
                     f"cannot play both; take it out with ~curriculum.missions.{name}"
                 )
+        lengths = game.game.max_steps, first.game.max_steps
+        if lengths[0] != lengths[1]:  # a variant or a mission of one's own has set it
+            raise ScoutError(
+                f"curriculum.missions.{name} has episodes of {lengths[0]} steps and mission={experiment.mission.name} "
+                f"of {lengths[1]}: episodes of all missions are of one length"
+            )
         games.append(game)
     return tuple(games)
 

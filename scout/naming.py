@@ -25,6 +25,7 @@ _OPTIONS = (
     "optimizer",
     "vecenv",
 )  # groups of which one option is chosen, by its name
+_MISSIONS = "curriculum.missions"
 WITHOUT_EFFECT = (
     *("seed", "resume", "log_interval", "checkpoint", "evaluation", "wandb", "sweep", "device.threads"),
     *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
@@ -88,6 +89,13 @@ def _differences(experiment: Experiment) -> Iterator[str]:
         usual |= flat({group: _option(group, chosen.name, type(chosen))})
     leaves = [_leaf(key) for key in ours]
     left_out = (*_LEFT_OUT, *(f"{group}.name" for group in _OPTIONS))
+    for sign, some, others in (("~", usual, ours), ("+", ours, usual)):  # whole missions of a curriculum
+        names = [
+            {".".join(key.split(".")[:3]): None for key in keys if is_in(key, (_MISSIONS,))} for keys in (some, others)
+        ]
+        lacking = [name for name in names[0] if name not in names[1] and name != _MISSIONS]
+        yield from (f"{sign}{name}" for name in lacking)
+        left_out += tuple(lacking)
     for key in {**ours, **usual}:
         name = _leaf(key) if leaves.count(_leaf(key)) <= 1 else key
         standard = usual.get(key)

@@ -57,6 +57,10 @@ def changes(before: Experiment, after: Experiment) -> list[str]:
     """What differs, as `key: old -> new`. Raises ScoutError for what cannot change within a run, with the reason."""
     old, new = flat(before.model_dump()), flat(after.model_dump())
     differing = [key for key in {**old, **new} if key != "resume" and old.get(key) != new.get(key)]
+    ours, theirs = (sorted(each.curriculum.missions) for each in (before, after))
+    if ours != theirs:  # else a line for each of its keys
+        differing = [key for key in differing if not key.startswith("curriculum.missions")] + ["curriculum.missions"]
+        old["curriculum.missions"], new["curriculum.missions"] = ours, theirs
     refused = [
         f"{key}={new.get(key)} cannot be resumed with, the run has {old.get(key)}: {reason}"
         for key in differing
@@ -92,9 +96,11 @@ def run_of(asked: Experiment, folder: Path) -> tuple[str | None, str]:
 def is_same(asked: Experiment, theirs: dict[str, Any]) -> bool:
     """Whether a stored config, as dotted keys, is what was asked for.
 
-    What is left to the machine (`auto`) has been chosen in it.
+    What is left to the machine (`auto`) has been chosen in it, and groups that came after it are as they were.
     """
-    ours = flat(asked.model_dump())
+    ours, groups = flat(asked.model_dump()), {key.partition(".")[0] for key in theirs}
+    usual = flat(Experiment().model_dump())
+    theirs = {**{key: value for key, value in usual.items() if key.partition(".")[0] not in groups}, **theirs}
     free = {"resume", *(key for key in {**ours, **theirs} if key.startswith("sweep."))}
     if asked.vecenv.num_envs == AUTO:
         free |= {"vecenv.num_envs", "device.threads"}

@@ -38,7 +38,8 @@ def estimate(experiment: "Experiment") -> dict[str, float]:
     )
     parameters += 20e3 * embedding
     steps = min(trainer.minibatch_size, trainer.max_minibatch_size)
-    worlds = ENVIRONMENT * CELLS[experiment.mission.site] / CELLS["cogsguard_arena"]
+    largest = max(CELLS[mission.site] for mission in experiment.missions)
+    worlds = ENVIRONMENT * largest / CELLS["cogsguard_arena"]
     return {
         "environments": experiment.vecenv.num_envs * (worlds + experiment.mission.max_steps * 20),
         "rollout": experiment.batch_size * ROLLOUT_STEP,

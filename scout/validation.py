@@ -25,7 +25,8 @@ def _explain(schema: type[BaseModel], problem: Any) -> str:
     key, value = ".".join(path), problem["input"]
     match problem["type"]:
         case "value_error":  # a check of ours across keys, which names them itself
-            return str(problem["ctx"]["error"])
+            text = str(problem["ctx"]["error"])
+            return text.replace("mission.", f"{key}.") if key.startswith("curriculum.missions.") else text
         case "extra_forbidden":
             return unknown_key(schema, key, value, None if group is schema else [*group.model_fields])
         case "model_type" | "union_tag_not_found":
@@ -79,7 +80,9 @@ def unknown_key(schema: type[BaseModel], key: str, value: object = None, sibling
         known = prefix
         while known and known not in keys:
             known = known.rpartition(".")[0]
-        free = _takes_any_key(schema, known.split("."))
+        free = _dictionary(schema, known.split("."))
+        if _named_group(free) is not None and "." in key.removeprefix(f"{known}."):  # in a group that has a name
+            return unknown_key(schema, key, value, [*_place(schema, key.split("."))[1].model_fields])
         whole = str(value).startswith("{")  # of several keys at once, one of which is not there
         if prefix and key in keys and not free and not whole and schema is Experiment:
             return f"{shown} is a key of another option of {prefix}; `--cfg job` shows the keys of the chosen one"
@@ -95,14 +98,16 @@ def unknown_key(schema: type[BaseModel], key: str, value: object = None, sibling
     return f"{shown} is not a key {where}; {nearest(leaf, siblings or keys)}"
 
 
-def _takes_any_key(schema: type[BaseModel], path: Sequence[str]) -> bool:
-    """Whether the key at this path is a dictionary, as mission.rewards is."""
+def _dictionary(schema: type[BaseModel], path: Sequence[str]) -> Any:
+    """The type of the dictionary at this path, which takes any key, as mission.rewards is; None for anything else."""
     field = schema.model_fields.get(path[0])
     if field is None:
-        return False
+        return None
     if len(path) > 1:
-        return any(_takes_any_key(group, path[1:]) for group in groups_of(field.annotation))
-    return any(get_origin(kind) is dict for kind in (field.annotation, *get_args(field.annotation)))
+        kinds = [_dictionary(group, path[1:]) for group in groups_of(field.annotation)]
+    else:
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if get_origin(kind) is dict]
+    return next(filter(None, kinds), None)
 
 
 def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:

@@ -9,10 +9,12 @@ from conftest import TINY, merge, tiny_experiment
 from curriculum_helpers import OTHERS, in_turn
 
 from scout.cli import compose_experiment
+from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.mission import make_game, make_games
 from scout.resume import changes
 from scout.training import train
+from scout.validation import unknown_key
 
 TUTORIALS = ("scout_tutorial", "miner_tutorial", "aligner_tutorial", "scrambler_tutorial")
 
@@ -98,6 +100,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         nested(f"{KEY}.team.welth", 3),
         f"{KEY}.team.welth=3 is not a key in {KEY}.team; did you mean wealth? valid: initial_hearts, wealth",
     ),
+    "too few places": (
+        nested(f"{KEY}.spawn_count", 3),
+        f"{KEY}.num_agents=4 does not fit {KEY}.spawn_count=3: the map needs a place for each agent; "
+        f"set {KEY}.spawn_count=4 or more",
+    ),
     "a wrong value": (
         nested(f"{KEY}.heart_limit", "many"),
         f"{KEY}.heart_limit=many is not valid: expected a valid integer",
@@ -157,6 +164,24 @@ def test_a_mission_with_other_observations_is_refused(mission: dict[str, Any], w
     )
 
 
+def test_a_mission_whose_variants_make_it_shorter_is_refused() -> None:
+    """speed_run sets 600 steps, whatever max_steps says."""
+    experiment = tiny_experiment(**merge(in_turn(), nested(KEY, {"variants": ["scout_rewards", "speed_run"]})))
+    with pytest.raises(ScoutError) as error:
+        make_games(experiment, make_game(experiment.mission))
+    assert str(error.value) == (
+        f"{KEY} has episodes of 600 steps and mission=scout_tutorial of 20: episodes of all missions are of one length"
+    )
+
+
+def test_a_wrong_key_on_the_command_line_is_answered_by_the_missions_keys() -> None:
+    """Hydra asks about the whole key; the nearest one among those of that mission is named, not how to add it."""
+    key = "curriculum.missions.miner_tutorial"
+    assert unknown_key(Experiment, f"{key}.heart_limt", 3).startswith(
+        f"{key}.heart_limt=3 is not a key in {key}; did you mean heart_limit? valid: difficulty, "
+    )
+
+
 def test_a_mission_that_cannot_be_built_is_refused_before_the_run_begins(tmp_path: Path) -> None:
     """A variant that cogames does not know is answered under the mission's name, and there is no run yet."""
     experiment = tiny_experiment(**merge(in_turn(), nested(KEY, {"variants": ["scout_reward"]})))
@@ -176,7 +201,10 @@ def test_a_mission_that_cannot_be_built_is_refused_before_the_run_begins(tmp_pat
             merge(in_turn(), nested(f"{KEY}.heart_limit", 3)),
             f"{KEY}.heart_limit=3 cannot be resumed with, the run has 10",
         ),
-        ({"mission": in_turn()["mission"]}, f"{KEY}.name=None cannot be resumed with, the run has large"),
+        (
+            {"mission": in_turn()["mission"]},
+            "curriculum.missions=[] cannot be resumed with, the run has ['large', 'unpaid']",
+        ),
     ],
     ids=["turns", "episodes", "a key of a mission", "none"],
 )

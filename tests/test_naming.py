@@ -48,6 +48,10 @@ def test_a_name_has_the_keys_that_are_not_the_defaults(overrides: str, name: str
         ("mission=miner_tutorial mission.num_agents=8", "miner_tutorial conv num_agents=8 seed=1"),
         ("curriculum=tutorials", "scout_tutorial tutorials conv seed=1"),
         (
+            "curriculum=tutorials ~curriculum.missions.miner_tutorial trainer.gamma=0.9",
+            "scout_tutorial tutorials conv ~curriculum.missions.miner_tutorial gamma=0.9 seed=1",
+        ),
+        (
             "curriculum=tutorials mission.num_agents=6",  # which the others follow
             "scout_tutorial tutorials conv mission.num_agents=6 seed=1",
         ),

@@ -21,10 +21,10 @@ from scout import cli
 from scout.checkpoint import newest_state, numbered_checkpoints
 from scout.config import Experiment
 from scout.errors import ScoutError
-from scout.resume import unfinished_run, with_overrides
+from scout.resume import is_same, unfinished_run, with_overrides
 from scout.run_folder import RunFolder, load_experiment
 from scout.training import train
-from scout.validation import validate
+from scout.validation import flat, validate
 
 UPDATES, STOP = 6, 3
 LONG = {"total_timesteps": UPDATES * 256, "checkpoint": {"interval": 1, "keep": 100}}
@@ -240,6 +240,14 @@ def test_what_cannot_change_is_refused_with_the_reason(changes: dict[str, Any], 
     assert named in str(refused.value)
     assert "initial_weights=RUN_DIR" in str(refused.value)
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_from_before_there_were_curricula_is_found() -> None:
+    """A stored config without the group is what the defaults ask for, and not what asks for a curriculum."""
+    stored = {key: value for key, value in flat(tiny_experiment().model_dump()).items() if "curriculum" not in key}
+    assert is_same(tiny_experiment(), stored)
+    assert not is_same(tiny_experiment(**in_turn(25)), stored)
+    assert not is_same(tiny_experiment(seed=5), stored)
 
 
 def test_a_finished_run_says_that_it_is_finished(finished_run: Path, tmp_path: Path) -> None:

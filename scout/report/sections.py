@@ -16,7 +16,7 @@ from scout.report.runs import Evaluation, Found, Run
 from scout.statistics import bootstrap_interval
 from scout.validation import flat
 
-_WITHOUT_EFFECT = (*WITHOUT_EFFECT, "mission.name")
+_WITHOUT_EFFECT = (*WITHOUT_EFFECT, "mission.name", "curriculum.name")
 _OPTIONS = ("model.name", "trainer.name")  # a group of keys of its own behind each name
 _LONGEST_NAME = 160
 
