@@ -78,12 +78,12 @@ def steps_of(name: str) -> str:
 def corrections_table() -> str:
     """All corrections but one, in turn, and none of them."""
     taken_back = [name for name in ("unscaled", "no_excursions", *SECTIONS["corrections"]) if found_seeds(name)]
-    taken_back.remove("stock_minutes")
+    taken_back = [name for name in taken_back if name != "stock_minutes"]
     titles = {"unscaled": "rewards normalized", "no_excursions": "excursions"}
     noise = deviation_of_seeds(["default", *taken_back, "stock"])
     taken_back.sort(key=lambda name: -returns(name).mean())
     rows = [["nothing: the default", steps_of("default"), minutes_of("default"), listed(returns("default")), ""]]
-    for name in (*taken_back, "stock", "stock_minutes"):
+    for name in filter(found_seeds, (*taken_back, "stock", "stock_minutes")):
         title = titles.get(name, CONTENDERS[name].title)
         title = {"stock": "all: `trainer=pufferl`", "stock_minutes": "all, in the default's minutes"}.get(name, title)
         minutes = minutes_of(name, "stock" if name.startswith("stock") else "default")

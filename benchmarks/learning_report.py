@@ -65,19 +65,25 @@ def policies_table(runs: dict[str, list[list[Episode]]], untrained: dict[str, li
     return markdown([*head, "agent steps", "minutes"], rows)
 
 
-def seeds_table(runs: dict[str, list[list[Episode]]]) -> str:
-    """Each training seed by itself, none left out."""
+def runs_table() -> str:
+    """Every run by itself, none left out."""
     rows = []
-    for name, found in runs.items():
-        cells = []
-        for run in found:
-            returns = [episode["return"] for episode in run]
-            low, high = bootstrap_interval(returns) or (returns[0], returns[0])
-            cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
-        cells += [""] * (3 - len(cells))
-        commits = dict.fromkeys(f"`{about(name, seed)['commit']}`" for seed in found_seeds(name))
-        rows.append([CONTENDERS[name].title, *cells, " ".join(commits)])
-    return markdown(["", *(f"seed {seed}" for seed in (1, 2, 3)), "commit"], rows)
+    for name, contender in CONTENDERS.items():
+        seeds = found_seeds(name)
+        for mission in contender.judged_on or [None] if seeds else []:
+            cells = []
+            for run in episodes(name, mission):
+                returns = [episode["return"] for episode in run]
+                low, high = bootstrap_interval(returns) or (returns[0], returns[0])
+                cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
+            command = about(name, seeds[0])["command"].removeprefix("python train.py").rpartition(" seed=")[0].strip()
+            on = "" if mission is None else f" on {mission}"
+            made = [about(name, seed) for seed in seeds]
+            commits = dict.fromkeys(f"`{run['commit']}`" for run in made)
+            minutes = ", ".join(f"{run['minutes']:g}" for run in made)
+            row = [f"`{command or 'total_timesteps=1_000_000'}`{on}", *cells, *[""] * (3 - len(cells)), minutes]
+            rows.append([*row, " ".join(commits)])
+    return markdown(["`python train.py ...`", *(f"seed {seed}" for seed in (1, 2, 3)), "minutes", "commit"], rows)
 
 
 def draw(names: list[str], untrained: dict[str, list[Episode]]) -> None:
@@ -118,7 +124,7 @@ def report() -> None:
     """Writes everything into docs/ and prints the tables."""
     names = [name for name in SECTIONS["recipes"] if found_seeds(name)]
     runs, untrained = {name: episodes(name) for name in names}, baselines("scout_tutorial")
-    for mark, table in (("policies", policies_table(runs, untrained)), ("seeds", seeds_table(runs))):
+    for mark, table in (("policies", policies_table(runs, untrained)), ("runs", runs_table())):
         put_table(mark, table)
         print(f"{table}\n")
     draw(names, untrained)
