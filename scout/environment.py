@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, override
+from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 from mettagrid.config.mettagrid_config import MettaGridConfig
@@ -27,6 +27,9 @@ from mettagrid.simulator import Simulation
 from pufferlib.pufferlib import set_buffers
 
 from scout.lean_env import LeanEnv, Start
+
+if TYPE_CHECKING:  # worker processes do without torch
+    from torch import Tensor
 
 logging.getLogger("mettagrid.simulator.simulator").setLevel(
     logging.CRITICAL
@@ -106,9 +109,12 @@ class Turns:
     episodes: int
     stagger: bool
 
-    def mission(self, environment: int, episode: int) -> int:
-        """The mission's number, from 0, in an environment's episode, counted from 0 as well."""
-        return ((environment if self.stagger else 0) + episode // self.episodes) % self.missions
+    def mission[Number: (int, Tensor)](self, environment: Number, episode: Number) -> Number:
+        """The mission's number, from 0, in an environment's episode, counted from 0 as well; of tensors of each."""
+        return (self.stagger * environment + episode // self.episodes) % self.missions
+
+
+ALWAYS_THE_FIRST = Turns(missions=1, episodes=1, stagger=True)
 
 
 class SeededEnv(LeanEnv):
@@ -177,7 +183,7 @@ class EnvFactory:
     stale_first_action: bool = False
     first_environment: int = 0
     """The index in the run of a rank's first one."""
-    turns: Turns = Turns(1, 1, True)
+    turns: Turns = ALWAYS_THE_FIRST
     trainer_process: int = field(default_factory=os.getpid)
 
     def __call__(self, buf: Any = None, seed: int | None = None, start: Start | None = None) -> LeanEnv:

@@ -43,7 +43,7 @@ class PPO(StockTrainer):
         self.scheduler = make_schedule(experiment.optimizer, self.optimizer, self.total_updates)
         hidden_size: Any = network.hidden_size
         self.initial_states = {key: torch.zeros(self.segments, hidden_size, device=device) for key in STATE}
-        self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma, ranks)
+        self.reward_scale = RewardScale(self.total_agents, experiment.trainer.gamma, ranks, len(experiment.missions))
         self.excursions: Excursions | None = None
         self.excursion = torch.zeros(self.values.shape, dtype=torch.bool, device=device)  # steps that are part of one
         acting: Any = network.forward_eval
@@ -203,8 +203,10 @@ class PPO(StockTrainer):
         rewards = self._timeline(self.rewards, self.ahead.rewards)
         if config.normalize_rewards:
             ends = self._timeline(self.ended.float(), self.ahead.terminals + self.ahead.truncations)
-            self.reward_scale.update(rewards[:, 1:], ends[:, 1:])  # the first arrived with the rollout before
-            rewards = rewards / self.reward_scale.divisor
+            missions = self.vecenv.record.missions(ends) if len(self.experiment.missions) > 1 else None
+            # The first arrived with the rollout before.
+            self.reward_scale.update(rewards[:, 1:], ends[:, 1:], None if missions is None else missions[:, 1:])
+            rewards = self.reward_scale.scaled(rewards, missions)
         return rewards if config.reward_clip is None else rewards.clamp(-config.reward_clip, config.reward_clip)
 
     def _draw(self, minibatch: int, advantages: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ import torch
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from pufferlib import vector
 from torch import Tensor
+from torch.nn.functional import pad
 
 from scout.config import CurriculumConfig, VecenvConfig
-from scout.environment import START_METHOD, EnvFactory, Start, Turns
+from scout.environment import ALWAYS_THE_FIRST, START_METHOD, EnvFactory, Start, Turns
 from scout.errors import ScoutError
 from scout.ranks import ALONE, Ranks
 
@@ -35,8 +36,11 @@ class WorkerFailure(ScoutError):
 class Record:
     """Which episode each environment is in, from 0, and the actions [steps, agents] of it so far."""
 
-    def __init__(self, environments: int, agents: int, stale_first_action: bool) -> None:
-        self._stale_first_action = stale_first_action
+    def __init__(
+        self, environments: int, agents: int, stale_first_action: bool, turns: Turns = ALWAYS_THE_FIRST, first: int = 0
+    ) -> None:
+        """`first` is the index in the run of the first environment."""
+        self._stale_first_action, self._turns, self._first = stale_first_action, turns, first
         self._episodes, self._steps = (np.zeros(environments, dtype=np.int64) for _ in range(2))
         self._over = np.zeros(environments, dtype=bool)
         self._actions = np.zeros((environments, 64, agents), dtype=np.uint8)
@@ -56,6 +60,16 @@ class Record:
     def arrive(self, which: slice, terminals: np.ndarray, truncations: np.ndarray) -> None:
         """Takes in what [environments, agents] some environments have answered: which episodes are over."""
         self._over[which] = terminals.all(axis=1) | truncations.all(axis=1)
+
+    def missions(self, ended: Tensor) -> Tensor:
+        """The mission that each agent played at each of its latest steps: int64 [agents, steps].
+
+        `ended` [agents, steps] is 1 where an observation was an episode's last; the last step awaits its action.
+        """
+        begun_since = pad(ended[:, :-1].flip(1).cumsum(1).flip(1), (0, 1)).long()
+        environments = torch.arange(len(ended), device=ended.device) // self._actions.shape[2]
+        episodes = torch.from_numpy(self._episodes).to(ended.device)[environments].unsqueeze(1) - begun_since
+        return self._turns.mission(self._first + environments.unsqueeze(1), episodes)
 
     def starts(self) -> list[Start]:
         """From where each environment goes on."""
@@ -261,16 +275,11 @@ def make_vecenv(
     `state` is a record's: environments then go on from there once they are reset. Under `consecutive` the early resets
     are drawn from numpy's global generator: seed it before.
     """
+    first, turns = ranks.rank * config.num_envs, Turns(len(games), curriculum.episodes, curriculum.stagger)
     factory = EnvFactory(
-        tuple(games),
-        run_seed,
-        config.map_seeds,
-        config.early_reset,
-        config.stale_first_action,
-        ranks.rank * config.num_envs,
-        Turns(len(games), curriculum.episodes, curriculum.stagger),
+        tuple(games), run_seed, config.map_seeds, config.early_reset, config.stale_first_action, first, turns
     )
-    record = Record(config.num_envs, games[0].game.num_agents, config.stale_first_action)
+    record = Record(config.num_envs, games[0].game.num_agents, config.stale_first_action, turns, first)
     starts: list[Start | None] = [None] * config.num_envs
     if state is not None:
         record.load_state_dict(state)

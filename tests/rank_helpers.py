@@ -104,7 +104,7 @@ def updates(ranks: Ranks, experiment: Experiment) -> list[dict[str, Any]]:
                 "actions": trainer.actions.clone(),
                 "excursion": trainer.excursion.clone(),
                 "ended": trainer.ended.clone(),
-                "reward_scale": trainer.reward_scale.divisor,
+                "reward_scale": trainer.reward_scale.divisors[0],
                 "episodes": len(trainer.episodes.get("attributes/steps", [])),
                 "first_observations": trainer.observations[:, 0].clone(),
             }

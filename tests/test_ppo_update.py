@@ -196,8 +196,8 @@ def test_normalized_rewards_are_divided_by_the_scale_before_the_clamp() -> None:
     scaled = a_rollout(**LARGE_REWARDS)
     clamped = a_rollout(**LARGE_REWARDS, trainer={"reward_clip": 0.01})
     rewards = scaled._rewards()
-    assert scaled.reward_scale.divisor > 2
-    torch.testing.assert_close(rewards * scaled.reward_scale.divisor, plain._rewards())
+    assert scaled.reward_scale.divisors[0] > 2
+    torch.testing.assert_close(rewards * scaled.reward_scale.divisors[0], plain._rewards())
     torch.testing.assert_close(clamped._rewards(), rewards.clamp(-0.01, 0.01))
 
 
@@ -219,7 +219,7 @@ def test_the_scale_is_part_of_the_checkpoint(tmp_path: Path) -> None:
     trainer, _, _ = recorded_ppo()
     trainer.load_state_dict(saved)
     trainer.close()
-    assert trainer.reward_scale.divisor not in (0, 1)
+    assert trainer.reward_scale.divisors[0] not in (0, 1)
     assert saved["reward_scale"]["count"] == 512
 
 
