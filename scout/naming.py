@@ -31,6 +31,8 @@ WITHOUT_EFFECT = (
     *("vecenv.worker_timeout", "vecenv.on_worker_failure"),
 )
 """Keys and groups that change neither what a run learns, but for chance, nor how."""
+NONE_BY_DEFAULT = ("curriculum",)
+"""Groups that runs of earlier versions lack, and whose defaults are that there is nothing of them."""
 _LEFT_OUT = (*WITHOUT_EFFECT, "device.name", "device.precision")  # left to the machine, and then in the run's config
 _SHOWN = ("checkpoint", "policy", "policies", "mission", "episodes", "seed", "greedy")  # of an evaluation
 

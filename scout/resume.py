@@ -10,6 +10,7 @@ import yaml
 from scout.config import AUTO, Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, ENDED, STATUS
+from scout.naming import NONE_BY_DEFAULT, is_in
 from scout.run_folder import is_running, load_experiment
 from scout.validation import flat, validate
 
@@ -96,11 +97,14 @@ def run_of(asked: Experiment, folder: Path) -> tuple[str | None, str]:
 def is_same(asked: Experiment, theirs: dict[str, Any]) -> bool:
     """Whether a stored config, as dotted keys, is what was asked for.
 
-    What is left to the machine (`auto`) has been chosen in it, and groups that came after it are as they were.
+    What is left to the machine (`auto`) has been chosen in it.
     """
-    ours, groups = flat(asked.model_dump()), {key.partition(".")[0] for key in theirs}
-    usual = flat(Experiment().model_dump())
-    theirs = {**{key: value for key, value in usual.items() if key.partition(".")[0] not in groups}, **theirs}
+    ours = flat(asked.model_dump())
+    for group in NONE_BY_DEFAULT:
+        if not any(is_in(key, (group,)) for key in theirs):
+            theirs = theirs | {
+                key: value for key, value in flat(Experiment().model_dump()).items() if is_in(key, (group,))
+            }
     free = {"resume", *(key for key in {**ours, **theirs} if key.startswith("sweep."))}
     if asked.vecenv.num_envs == AUTO:
         free |= {"vecenv.num_envs", "device.threads"}

@@ -27,7 +27,7 @@ import yaml
 from scout.config import Experiment
 from scout.errors import ScoutError
 from scout.files import CONFIG, METRICS, RETURN, STATUS, TORCHRUN, VERSIONS
-from scout.naming import WITHOUT_EFFECT, is_in
+from scout.naming import NONE_BY_DEFAULT, WITHOUT_EFFECT, is_in
 from scout.objective import objective_in
 from scout.tracking import new_id
 from scout.validation import flat, validate
@@ -206,7 +206,7 @@ def load_experiment(run_dir: Path) -> Experiment:
     """The experiment of a run folder. Raises ScoutError when its config is missing or does not fit this version.
 
     A key that it lacks would take a default that the run was not trained with, so that does not fit either, unless the
-    key has no effect on what is learned.
+    key has no effect on what is learned, or the run is from before its whole group, which then has no effect.
     """
     path = run_dir / CONFIG
     if not path.is_file():
@@ -215,7 +215,8 @@ def load_experiment(run_dir: Path) -> Experiment:
         values = yaml.safe_load(path.read_text())
         experiment = validate(Experiment, values)
         lacking = sorted(flat(experiment.model_dump()).keys() - flat(values).keys())
-        lacking = [key for key in lacking if key == "seed" or not is_in(key, WITHOUT_EFFECT)]
+        fine = (*WITHOUT_EFFECT, *(group for group in NONE_BY_DEFAULT if group not in values))
+        lacking = [key for key in lacking if key == "seed" or not is_in(key, fine)]
         if lacking:
             raise ScoutError(f"{', '.join(lacking)}: missing; add what the run was trained with")
         return experiment

@@ -235,6 +235,19 @@ def test_a_config_that_lacks_a_key_is_refused(run_dir: Path) -> None:
         load_experiment(run_dir)
 
 
+def test_a_config_from_before_there_were_curricula_is_read(run_dir: Path) -> None:
+    """A run without the group had one mission alone; a group that lacks a key is refused like any other."""
+    path = run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    curriculum = values.pop("curriculum")
+    path.write_text(yaml.safe_dump(values))
+    assert load_experiment(run_dir).curriculum == Experiment().curriculum
+    del curriculum["stagger"]
+    path.write_text(yaml.safe_dump({**values, "curriculum": curriculum}))
+    with pytest.raises(ScoutError, match=r"curriculum\.stagger: missing; add what the run"):
+        load_experiment(run_dir)
+
+
 @pytest.mark.parametrize("contents", [[1, 2], {"epoch": 3}, {"model": 5}, {"model": {"a": 1}}, "weights"])
 def test_a_file_that_holds_no_weights_is_an_error_that_names_it(contents: Any, tmp_path: Path) -> None:
     """A file of torch that is not a network's is told as such."""
