@@ -152,5 +152,9 @@ def _mission(config: EvaluationConfig, weights: dict[str, Weights]) -> MissionCo
             f"policies: the runs were trained on different missions ({listed}); "
             "choose the one to judge them on, for instance mission=scout_tutorial"
         )
+    for name, loaded in weights.items():
+        if loaded.experiment and loaded.experiment.curriculum.missions and not given:
+            others = ", ".join(loaded.experiment.curriculum.missions)
+            log.info("%s was trained on %s too: mission=NAME chooses one of them", name, others)
     base = next(iter(theirs.values()), MissionConfig()).model_dump()
     return validate(EvaluationMission, {"mission": merged(base, given)}).mission

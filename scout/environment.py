@@ -126,13 +126,14 @@ class SeededEnv(LeanEnv):
     def __init__(self, games: Sequence[MettaGridConfig], mission_of: Callable[[int], int], *arguments: Any) -> None:
         """`mission_of` tells for each episode, counted from 0, which of the `games` is played."""
         self._games, self._mission_of = games, mission_of
-        self._infos = [PolicyEnvInterface.from_mg_cfg(game) for game in games]
+        self._infos = [PolicyEnvInterface.from_mg_cfg(game) for game in games]  # their vibes may differ
+        self._episode = -2  # the constructor builds a world that no episode is played in
         super().__init__(games[0], *arguments)
 
     @override
     def _init_simulation(self) -> Simulation:
-        # The simulator counts the maps that it has made, and the first one is made before the first episode.
-        self._mission = self._mission_of(max(self._simulator._map_seed_offset - 1, 0))
+        self._episode += 1
+        self._mission = self._mission_of(max(self._episode, 0))
         self._current_cfg, self._policy_env_info = self._games[self._mission], self._infos[self._mission]
         builder = self._current_cfg.game.map_builder
         if isinstance(builder, MapGen.Config) and isinstance(builder.instance, MapGen.Config):
@@ -143,6 +144,8 @@ class SeededEnv(LeanEnv):
 
     @override
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        if self._start is not None:
+            self._episode += self._start.episode
         return super().reset(None)
 
     @override

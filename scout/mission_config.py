@@ -1,8 +1,8 @@
 """Which games are played: the schema of a mission, and of several that are played in turn."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from scout.group import Group, Integer, Number, Positive
 
@@ -75,9 +75,23 @@ class CurriculumConfig(Group):
     episodes: Positive = 1
     """Episodes that an environment plays of a mission before it goes on to the next."""
     stagger: bool = True
-    """Environments begin with different missions, so that all are always played; false: all go through them together,
+    """Environments begin with different missions, so that all are always played.
 
-    one stage after another. Which of both, and the episodes, decides what is forgotten again."""
+    false: all environments begin with the first, and go through them together, one stage after another."""
+
+    @field_validator("missions", mode="before")
+    @classmethod
+    def _whole(cls, missions: Any) -> Any:
+        """A key that a mission lacks would silently be the scout tutorial's."""
+        for name, mission in missions.items() if isinstance(missions, dict) else ():
+            lacking = MissionConfig.model_fields.keys() - mission.keys() if isinstance(mission, dict) else set()
+            if lacking:
+                raise ValueError(
+                    f"curriculum.missions.{name} lacks {', '.join(sorted(lacking))}: a mission is given whole, as "
+                    f"+mission@curriculum.missions.{name}=OPTION, or /mission@missions.{name}: OPTION in a file's "
+                    "defaults"
+                )
+        return missions
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -85,6 +99,10 @@ class CurriculumConfig(Group):
             raise ValueError(
                 f"curriculum.episodes={self.episodes} and curriculum.stagger={str(self.stagger).lower()} "
                 "have no effect without missions: take curriculum=tutorials, or leave them out"
+            )
+        if self.missions and self.name == "none":
+            raise ValueError(
+                f"curriculum.name=none has missions ({', '.join(self.missions)}): give the curriculum another name"
             )
         for name, mission in self.missions.items():
             if mission.name != name:

@@ -58,7 +58,7 @@ def changes(before: Experiment, after: Experiment) -> list[str]:
     """What differs, as `key: old -> new`. Raises ScoutError for what cannot change within a run, with the reason."""
     old, new = flat(before.model_dump()), flat(after.model_dump())
     differing = [key for key in {**old, **new} if key != "resume" and old.get(key) != new.get(key)]
-    ours, theirs = (sorted(each.curriculum.missions) for each in (before, after))
+    ours, theirs = (list(each.curriculum.missions) for each in (before, after))
     if ours != theirs:  # else a line for each of its keys
         differing = [key for key in differing if not key.startswith("curriculum.missions")] + ["curriculum.missions"]
         old["curriculum.missions"], new["curriculum.missions"] = ours, theirs

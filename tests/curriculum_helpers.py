@@ -5,7 +5,7 @@ from typing import Any
 from conftest import tiny_experiment
 from mettagrid.config.mettagrid_config import MettaGridConfig
 
-from scout.config import Experiment
+from scout.config import Experiment, MissionConfig
 from scout.mission import make_game, make_games
 
 NAMES = ("scout_tutorial", "large", "unpaid")
@@ -18,7 +18,9 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def in_turn(max_steps: int = 20, **turns: Any) -> dict[str, Any]:
     """Changes of the small experiment: its mission in turn with two others; `turns` are keys of the curriculum."""
-    missions = {name: {**mission, "max_steps": max_steps} for name, mission in OTHERS.items()}
+    missions = {
+        name: MissionConfig(**{**mission, "max_steps": max_steps}).model_dump() for name, mission in OTHERS.items()
+    }
     return {
         "mission": {"max_steps": max_steps, "rewards": {"cell_visited": 1.0}},
         "curriculum": {"name": "three", "missions": missions, **turns},

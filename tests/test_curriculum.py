@@ -9,6 +9,7 @@ import pytest
 from curriculum_helpers import NAMES, three
 from mettagrid.config.mettagrid_config import MettaGridConfig
 from mettagrid.envs.mettagrid_puffer_env import MettaGridPufferEnv
+from mettagrid.map_builder.random_map import RandomMapBuilder
 from mettagrid.simulator import Simulator
 
 from scout.config import VecenvConfig
@@ -72,6 +73,20 @@ def test_the_missions_of_the_first_episodes(stagger: bool, episodes: int, expect
                 told[index] += "ABC"[info["mission"]]
     vecenv.close()
     assert played == told == expected
+
+
+def test_a_map_that_no_seed_makes_does_not_stop_the_turns() -> None:
+    """The simulator counts the maps of seeded builders alone; the turns count episodes: A, B, C, A, B."""
+    _, games = three(3)
+    builder = RandomMapBuilder.Config(width=20, height=20, agents=4, objects={})
+    games[1].game.map_builder = builder
+    env = EnvFactory(games, 7, "spread", early_reset=False, turns=IN_TURN)(seed=0)
+    env.reset()
+    played = []
+    while len(played) < 5:
+        *_, infos = env.step(np.zeros(4, dtype=np.int32))
+        played += [infos["mission"]] if infos else []
+    assert played == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -113,6 +113,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         nested(f"{KEY}.rewards.cell_visited", "much"),
         f"{KEY}.rewards.cell_visited=much is not valid: expected a valid number",
     ),
+    "no name": (
+        nested("curriculum.name", "none"),
+        "curriculum.name=none has missions (large, unpaid): give the curriculum another name",
+    ),
+    "a mission in part": (
+        nested("curriculum.missions.other", {"name": "other", "heart_limit": 3}),
+        "curriculum.missions.other lacks difficulty, max_steps, num_agents, rewards, site, spawn_count, target, team, "
+        "variants: a mission is given whole, as +mission@curriculum.missions.other=OPTION, or "
+        "/mission@missions.other: OPTION in a file's defaults",
+    ),
     "no episode": (
         nested("curriculum.episodes", 0),
         "curriculum.episodes=0 is not valid: expected greater than or equal to 1",
@@ -192,6 +202,11 @@ def test_a_mission_that_cannot_be_built_is_refused_before_the_run_begins(tmp_pat
     assert not (tmp_path / "run" / "status.json").exists()
 
 
+def reordered(curriculum: dict[str, Any]) -> dict[str, Any]:
+    """The same missions, the last first."""
+    return {**curriculum, "missions": dict(reversed(curriculum["missions"].items()))}
+
+
 @pytest.mark.parametrize(
     ("goes_on_with", "named"),
     [
@@ -205,8 +220,12 @@ def test_a_mission_that_cannot_be_built_is_refused_before_the_run_begins(tmp_pat
             {"mission": in_turn()["mission"]},
             "curriculum.missions=[] cannot be resumed with, the run has ['large', 'unpaid']",
         ),
+        (
+            {**in_turn(), "curriculum": reordered(in_turn()["curriculum"])},
+            "curriculum.missions=['unpaid', 'large'] cannot be resumed with, the run has ['large', 'unpaid']",
+        ),
     ],
-    ids=["turns", "episodes", "a key of a mission", "none"],
+    ids=["turns", "episodes", "a key of a mission", "none", "another order"],
 )
 def test_a_run_does_not_go_on_with_another_curriculum(goes_on_with: dict[str, Any], named: str) -> None:
     """The refusal names the key, both values, and why it cannot change."""

@@ -168,12 +168,12 @@ def test_other_turns_are_another_group_of_the_section(tmp_path: Path) -> None:
 
 
 def test_sections_of_equal_names_are_told_apart_by_the_key_that_differs(tmp_path: Path) -> None:
-    """A key of the first mission stands as it is, one of another mission with that mission's number."""
+    """Each key that differs stands with the name of its mission."""
     write_run(tmp_path / "0", [], **in_turn())
     write_run(tmp_path / "1", [], **merge(in_turn(), nested("mission.heart_limit", 3)))
     write_run(tmp_path / "2", [], **merge(in_turn(), nested("curriculum.missions.large.heart_limit", 3)))
     assert sorted(section.title for section in sections_of(read([tmp_path]))) == [
-        "scout_tutorial, large, unpaid heart_limit=10 1.heart_limit=10",
-        "scout_tutorial, large, unpaid heart_limit=10 1.heart_limit=3",
-        "scout_tutorial, large, unpaid heart_limit=3 1.heart_limit=10",
+        "scout_tutorial, large, unpaid scout_tutorial.heart_limit=10 large.heart_limit=10",
+        "scout_tutorial, large, unpaid scout_tutorial.heart_limit=10 large.heart_limit=3",
+        "scout_tutorial, large, unpaid scout_tutorial.heart_limit=3 large.heart_limit=10",
     ]

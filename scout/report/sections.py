@@ -135,13 +135,14 @@ def _identity(trained_on: Missions, missions: dict[str, Missions]) -> str:
 def _titles(missions: Sequence[Missions]) -> list[str]:
     """Their names, and where several have the same, what differs between these."""
     names = [", ".join(mission.name for mission in each) for each in missions]
-    configs = [flat({str(n): mission.model_dump() for n, mission in enumerate(each)}) for each in missions]
+    configs = [
+        flat({mission.name: mission.model_dump() for mission in each} if each[1:] else each[0].model_dump())
+        for each in missions
+    ]
     titles = []
     for name, config in zip(names, configs, strict=True):
         alike = [other for other, its_name in zip(configs, names, strict=True) if its_name == name]
-        keys = {key.removeprefix("0."): value for key, value in config.items()}
-        differing = [key.removeprefix("0.") for key in differing_keys(alike)]
-        titles.append(f"{name} {_name(keys, differing)}".strip())
+        titles.append(f"{name} {_name(config, differing_keys(alike))}".strip())
     return titles
 
 
