@@ -107,7 +107,11 @@ def main() -> None:
     """Trains as train.py does."""
     if len(sys.argv) < 2 or sys.argv[1] not in TAKEN_BACK:
         sys.exit(f"usage: python benchmarks/corrections.py {{{','.join(TAKEN_BACK)}}} [key=value ...]")
-    build.TRAINERS["ppo"] = TAKEN_BACK[sys.argv.pop(1)]
+    if "trainer=pufferl" in sys.argv:
+        sys.exit("trainer=pufferl has no corrections to take back: leave it out")
+    name = sys.argv.pop(1)
+    build.TRAINERS["ppo"] = TAKEN_BACK[name]
+    sys.argv.append(f"wandb.tags=[{name}]")  # nothing else in the run's config tells
 
     import train
     from scout import cli

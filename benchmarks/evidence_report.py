@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from contenders import CONTENDERS, MISSIONS, SECTIONS
 from learning import ROOT, SPEEDS
 from numpy.typing import NDArray
-from records import about, baselines, episodes, found_seeds, held_out, returns
+from records import CELLS, about, baselines, episodes, found_seeds, held_out, returns
 from results_page import markdown, put_table
-
-from scout.standings import Side
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
@@ -51,8 +48,9 @@ def difference(name: str, reference: str, noise: tuple[float, int]) -> str:
 
 
 def listed(values: NDArray[np.float64]) -> str:
-    """The mean, and each seed's value."""
-    return f"{values.mean():.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+    """The mean, and each seed's value where there are several."""
+    each = f" ({', '.join(f'{value:.2f}' for value in values)})" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{each}"
 
 
 def speed_of(name: str) -> float | None:
@@ -77,17 +75,16 @@ def steps_of(name: str) -> str:
 
 def corrections_table() -> str:
     """All corrections but one, in turn, and none of them."""
-    taken_back = [name for name in ("unscaled", "no_excursions", *SECTIONS["corrections"]) if found_seeds(name)]
-    taken_back = [name for name in taken_back if name != "stock_minutes"]
-    titles = {"unscaled": "rewards normalized", "no_excursions": "excursions"}
-    noise = deviation_of_seeds(["default", *taken_back, "stock"])
-    taken_back.sort(key=lambda name: -returns(name).mean())
-    rows = [["nothing: the default", steps_of("default"), minutes_of("default"), listed(returns("default")), ""]]
-    for name in filter(found_seeds, (*taken_back, "stock", "stock_minutes")):
-        title = titles.get(name, CONTENDERS[name].title)
-        title = {"stock": "all: `trainer=pufferl`", "stock_minutes": "all, in the default's minutes"}.get(name, title)
-        minutes = minutes_of(name, "stock" if name.startswith("stock") else "default")
-        rows.append([title, steps_of(name), minutes, listed(returns(name)), difference(name, "default", noise)])
+    titles = {"unscaled": "rewards normalized", "no_excursions": "excursions", "stock": "all: `trainer=pufferl`"}
+    rivals = [name for name in (*titles, *SECTIONS["corrections"]) if found_seeds(name)]
+    noise = deviation_of_seeds(["default", *rivals])
+    rivals.sort(key=lambda name: -returns(name).mean())
+    rows = []
+    for name in ("default", *rivals):
+        title = "nothing: the default" if name == "default" else titles.get(name, CONTENDERS[name].title)
+        minutes = minutes_of(name, "stock" if name == "stock_minutes" else name)
+        apart = "" if name == "default" else difference(name, "default", noise)
+        rows.append([title, steps_of(name), minutes, listed(returns(name)), apart])
     print(f"corrections: pooled deviation of seeds {noise[0]:.2f}, {noise[1]} degrees of freedom")
     head = ["taken back", "agent steps", "minutes", "return (each seed)", "difference to the default (95%)"]
     return markdown(head, rows)
@@ -95,21 +92,18 @@ def corrections_table() -> str:
 
 def models_table() -> str:
     """Each network at the default's agent steps, and in its minutes."""
-    pairs = {
-        "`model=conv`": ("default", "default"),
-        **{CONTENDERS[name].title: (name, f"{name}_minutes") for name in ("memoryless", "attention", "seed_network")},
-    }
-    pairs = {title: pair for title, pair in pairs.items() if all(found_seeds(name) for name in pair)}
-    noise = deviation_of_seeds([name for pair in pairs.values() for name in dict.fromkeys(pair)])
-    rows = []
-    for title, (steps, minutes) in pairs.items():
-        speed = speed_of(steps)
-        apart = ["", ""] if steps == "default" else [difference(name, "default", noise) for name in (steps, minutes)]
-        rows.append([title, "" if speed is None else f"{speed:,.0f}", listed(returns(steps)), apart[0]])
-        rows[-1] += [steps_of(minutes), listed(returns(minutes)), apart[1]]
+    networks = [name for name in SECTIONS["models"] if not name.endswith("_minutes")]
+    networks = [name for name in networks if found_seeds(name) and found_seeds(f"{name}_minutes")]
+    runs = [run for name in networks for run in (name, f"{name}_minutes")]
+    noise = deviation_of_seeds(["default", *runs])
+    rows = [["`model=conv`", steps_of("default"), minutes_of("default"), listed(returns("default")), ""]]
+    for run in runs:
+        minutes = minutes_of(run, run.removesuffix("_minutes"))
+        apart = difference(run, "default", noise)
+        rows.append([CONTENDERS[run].title, steps_of(run), minutes, listed(returns(run)), apart])
     print(f"models: pooled deviation of seeds {noise[0]:.2f}, {noise[1]} degrees of freedom")
-    head = ["network", "steps/s", "at 1.00 M steps", "difference (95%)", "steps in its minutes"]
-    return markdown([*head, "return there", "difference (95%)"], rows)
+    head = ["network", "agent steps", "minutes", "return (each seed)", "difference to the default (95%)"]
+    return markdown(head, rows)
 
 
 def widths_table() -> str:
@@ -127,38 +121,27 @@ def widths_table() -> str:
 def budgets_table() -> str:
     """The default's recipe with less and more agent steps, each run annealed to its own end."""
     rows = []
-    for name in BUDGETS:
-        if not found_seeds(name):
-            continue
-        standing = Side(name, episodes(name)).standing()
-        assert standing.interval is not None
-        low, high = standing.interval
-        minutes = minutes_of(name, "default")
-        rows.append(
-            [steps_of(name), minutes, listed(returns(name)), f"{low:.2f} to {high:.2f}", f"{standing.gear:.2f}"]
-        )
-    return markdown(["agent steps", "minutes", "return (each seed)", "95% interval", "gear"], rows)
+    for name in filter(found_seeds, BUDGETS):
+        played = [episode for run in episodes(name) for episode in run]
+        gear, deaths, seen = (np.mean([episode[key] for episode in played]) for key in ("gear", "deaths", "cells_seen"))
+        habits = [f"{gear:.2f}", f"{deaths:.2f}", f"{seen / CELLS:.0%}"]
+        rows.append([steps_of(name), minutes_of(name, "default"), listed(returns(name)), *habits])
+    return markdown(["agent steps", "minutes", "return (each seed)", "gear", "deaths", "map seen"], rows)
 
 
 def missions_table() -> str:
     """What was trained on each mission, and on all tutorials in turn, beside the policies that nobody trained."""
-
-    def cell(runs: list[list[dict[str, Any]]]) -> str:
-        standing = Side("", runs).standing()
-        low, high = standing.interval or (standing.mean, standing.mean)
-        return f"{standing.mean:.2f} ({low:.2f} to {high:.2f})"
-
     trained = {mission: "scout" if mission == "scout_tutorial" else mission for mission in MISSIONS}
-    rows = [["trained on it, 3 M steps", *(cell(episodes(n)) if found_seeds(n) else "" for n in trained.values())]]
-    for name in ("in_turn", "in_stages"):
-        if name in CONTENDERS and found_seeds(name):
-            judged_on = CONTENDERS[name].judged_on
-            cells = [cell(episodes(name, mission)) if mission in judged_on else "" for mission in MISSIONS]
-            rows.append([CONTENDERS[name].title, *cells])
+    rows = [["trained on it", *(listed(returns(name)) if found_seeds(name) else "" for name in trained.values())]]
+    if found_seeds("in_turn"):
+        judged_on = CONTENDERS["in_turn"].judged_on
+        cells = [listed(returns("in_turn", mission)) if mission in judged_on else "" for mission in MISSIONS]
+        rows.append([CONTENDERS["in_turn"].title, *cells])
     untrained = {mission: baselines(mission) for mission in MISSIONS}
     for policy in untrained["scout_tutorial"]:
         played = [untrained[mission].get(policy) for mission in MISSIONS]
-        rows.append([f"`{policy}`", *("" if of is None else cell([of]) for of in played)])
+        means = ["" if of is None else f"{np.mean([episode['return'] for episode in of]):.2f}" for of in played]
+        rows.append([f"`{policy}`", *means])
     return markdown(["policy", *(f"`{mission}`" for mission in MISSIONS)], rows)
 
 

@@ -109,9 +109,10 @@ def measure_speeds() -> None:
 
     The minutes of a run depend on what else the machine did meanwhile; these do not. Leave it alone for them.
     """
-    names = ["default", "stock", *(name for name in SECTIONS["models"] if not name.endswith("_minutes"))]
-    points = {name: [*CONTENDERS[name].overrides, "device.threads=1"] for name in [*names, *SECTIONS["widths"]]}
-    found = take_turns(points, turns=3, seconds=12)
+    names = ["default", "stock", "unscaled", "no_excursions", *SECTIONS["widths"]]
+    names += [name for key in ("corrections", "models") for name in SECTIONS[key] if not name.endswith("_minutes")]
+    points = {name: [*CONTENDERS[name].overrides, "device.threads=1"] for name in names}
+    found = take_turns(points, turns=3, seconds=8)
     speeds = {name: medians(turns)["steps_per_second"] for name, turns in found.items()}
     each = {name: [turn["steps_per_second"] for turn in turns] for name, turns in found.items()}
     write_record(SPEEDS, {"machine": machine(), "steps_per_second": speeds, "turns": each})
@@ -141,6 +142,9 @@ def _script(*command: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Makes what is missing, then the tables and the picture."""
     named = [name for name in arguments if not name.startswith("-")] or list(SECTIONS)
+    unknown = [name for name in named if name not in SECTIONS and name not in CONTENDERS]
+    if unknown:
+        sys.exit(f"{', '.join(unknown)}: unknown; sections: {', '.join(SECTIONS)}; runs: {', '.join(CONTENDERS)}")
     chosen = [each for name in named for each in SECTIONS.get(name, [name])]
     if "--speeds" in arguments:
         measure_speeds()

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from contenders import CONTENDERS, SECTIONS
 from learning import ROOT
-from records import Episode, about, baselines, episodes, found_seeds, held_out
+from records import CELLS, Episode, about, baselines, episodes, found_seeds, held_out
 from results_page import markdown, put_table
 
 from scout.standings import Side
@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 PICTURE = ROOT / "docs/learning.png"
-CELLS = 60 * 60  # of a map of scout_tutorial
 # Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
 STYLES: dict[str, tuple[str, Any]] = {
     "scout": ("#0072b2", "-"),
@@ -71,17 +70,17 @@ def runs_table() -> str:
     for name, contender in CONTENDERS.items():
         seeds = found_seeds(name)
         for mission in contender.judged_on or [None] if seeds else []:
-            cells = []
-            for run in episodes(name, mission):
+            cells: dict[int, str] = dict.fromkeys((1, 2, 3), "")
+            for seed, run in zip(seeds, episodes(name, mission), strict=True):
                 returns = [episode["return"] for episode in run]
                 low, high = bootstrap_interval(returns) or (returns[0], returns[0])
-                cells.append(f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})")
+                cells[seed] = f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})"
             command = about(name, seeds[0])["command"].removeprefix("python train.py").rpartition(" seed=")[0].strip()
             on = "" if mission is None else f" on {mission}"
             made = [about(name, seed) for seed in seeds]
             commits = dict.fromkeys(f"`{run['commit']}`" for run in made)
             minutes = ", ".join(f"{run['minutes']:g}" for run in made)
-            row = [f"`{command or 'total_timesteps=1_000_000'}`{on}", *cells, *[""] * (3 - len(cells)), minutes]
+            row = [f"`{command or 'total_timesteps=1_000_000'}`{on}", *cells.values(), minutes]
             rows.append([*row, " ".join(commits)])
     return markdown(["`python train.py ...`", *(f"seed {seed}" for seed in (1, 2, 3)), "minutes", "commit"], rows)
 

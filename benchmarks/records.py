@@ -12,6 +12,7 @@ from learning import EPISODES, RECORDS, episodes_file
 from numpy.typing import NDArray
 
 Episode = dict[str, Any]
+CELLS = 60 * 60  # of a map of scout_tutorial
 
 
 def read_episodes(path: Path) -> list[Episode]:

@@ -1,7 +1,7 @@
 """The seed notebook's own loop, written anew from its settings: plain PuffeRL, cogames' mission and network.
 
 It is what `experiment=notebook` is held equal to (tests) and compared with (speed.py). With COGAMES_NUM_ENVS and
-COGAMES_OVERRIDES it is the loop of `cogames train` with its default settings on a CPU.
+COGAMES_OVERRIDES it is the loop of `cogames train -p class=tutorial` with its default settings on a CPU.
 """
 
 import random

@@ -21,7 +21,7 @@ SEED_NETWORK = ["model=cnn_lstm", "trainer.update_epochs=1"]
 # Title, and what is written after `python train.py`; the loops of others do without it.
 CONTESTANTS: dict[str, tuple[str, list[str]]] = {
     "seed_loop": ("the seed notebook's own loop", []),
-    "cogames": ("`cogames train`", []),
+    "cogames": ("`cogames train -p class=tutorial`", []),
     "plain": (
         "the seed's network, one epoch, float32, torch's layers",
         [*SEED_NETWORK, "device.precision=float32", "device.fast_layers=false"],

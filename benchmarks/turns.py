@@ -113,8 +113,10 @@ def _other(name: str, _: list[str], folder: Path) -> tuple[Callable[[], None], A
     return step, trainer
 
 
-def _ours(_: str, overrides: list[str], folder: Path) -> tuple[Callable[[], None], Any]:
-    from scout.build import build
+def _ours(name: str, overrides: list[str], folder: Path) -> tuple[Callable[[], None], Any]:
+    from corrections import TAKEN_BACK
+
+    from scout.build import TRAINERS, build
     from scout.cli import compose_experiment
     from scout.device import make_device
     from scout.mission import make_game
@@ -122,6 +124,7 @@ def _ours(_: str, overrides: list[str], folder: Path) -> tuple[Callable[[], None
     from scout.tracking import Tracker
     from scout.training import update
 
+    TRAINERS["ppo"] = TAKEN_BACK.get(name, TRAINERS["ppo"])  # a point may be named after a correction
     experiment = compose_experiment(*overrides)
     trainer = build(experiment, make_game(experiment.mission), make_device(experiment.device))
     run_folder, tracker = RunFolder(folder / "run"), Tracker(experiment, folder / "run", "speed")
