@@ -72,10 +72,10 @@ SECTIONS: dict[str, dict[str, Contender]] = {
         for width in (64, 128, 512, 1024)
     },
     "budgets": {
-        "budget_250k": _steps("1 minute", "250_000", seeds=(1, 2, 3)),
-        "budget_500k": _steps("2 minutes", "500_000", seeds=(1, 2, 3)),
-        "budget_10m": _steps("40 minutes", "10_000_000", "evaluation.every=500_000", seeds=(1,)),
-        "budget_20m": _steps("80 minutes", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
+        "budget_250k": _steps("the default, 0.25 M steps", "250_000", seeds=(1, 2, 3)),
+        "budget_500k": _steps("the default, 0.5 M steps", "500_000", seeds=(1, 2, 3)),
+        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000", seeds=(1,)),
+        "budget_20m": _steps("the default, 20 M steps", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
     },
     "missions": {
         mission: _on(mission) for mission in ("miner_tutorial", "aligner_tutorial", "scrambler_tutorial", "arena")

@@ -201,5 +201,5 @@ def report() -> None:
             written = table()
             put_table(mark, written)
             print(f"{written}\n")
-    if found_seeds("budget_20m"):
+    if found_seeds("budget_20m") and SPEEDS.exists():
         draw()

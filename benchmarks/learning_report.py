@@ -4,7 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from contenders import CONTENDERS, SECTIONS
+from contenders import CONTENDERS
 from learning import ROOT
 from records import CELLS, Episode, about, baselines, episodes, found_seeds, held_out
 from results_page import markdown, put_table
@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 PICTURE = ROOT / "docs/learning.png"
 # Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
 STYLES: dict[str, tuple[str, Any]] = {
+    "budget_20m": ("#882255", "-"),
     "scout": ("#0072b2", "-"),
     "default": ("#d55e00", "-"),
     "cnn_lstm": ("#009e73", "--"),
@@ -121,7 +122,7 @@ def draw(names: list[str], untrained: dict[str, list[Episode]]) -> None:
 
 def report() -> None:
     """Writes everything into docs/ and prints the tables."""
-    names = [name for name in SECTIONS["recipes"] if found_seeds(name)]
+    names = [name for name in STYLES if found_seeds(name)]
     runs, untrained = {name: episodes(name) for name in names}, baselines("scout_tutorial")
     for mark, table in (("policies", policies_table(runs, untrained)), ("runs", runs_table())):
         put_table(mark, table)
