@@ -61,11 +61,11 @@ SECTIONS: dict[str, dict[str, Contender]] = {
     },
     "models": {
         "attention": Contender("`model=attention`", ["model=attention"], seeds=(1, 2)),
-        "attention_minutes": _steps("`model=attention`", "400_000", "model=attention"),
+        "attention_minutes": _steps("`model=attention`", "525_000", "model=attention"),
         "memoryless": Contender("`model=conv_memoryless`", ["model=conv_memoryless"], seeds=(1, 2)),
-        "memoryless_minutes": _steps("`model=conv_memoryless`", "1_300_000", "model=conv_memoryless"),
+        "memoryless_minutes": _steps("`model=conv_memoryless`", "1_350_000", "model=conv_memoryless"),
         "seed_network": Contender("`model=cnn_lstm`", ["model=cnn_lstm"], seeds=(1, 2)),
-        "seed_network_minutes": _steps("`model=cnn_lstm`", "640_000", "model=cnn_lstm"),
+        "seed_network_minutes": _steps("`model=cnn_lstm`", "700_000", "model=cnn_lstm"),
     },
     "widths": {
         f"width_{width}": Contender(f"`model.hidden_size={width}`", [f"model.hidden_size={width}"], seeds=(1, 2))

@@ -112,7 +112,7 @@ def measure_speeds() -> None:
     names = ["default", "stock", "unscaled", "no_excursions", *SECTIONS["widths"]]
     names += [name for key in ("corrections", "models") for name in SECTIONS[key] if not name.endswith("_minutes")]
     points = {name: [*CONTENDERS[name].overrides, "device.threads=1"] for name in names}
-    found = take_turns(points, turns=3, seconds=8)
+    found = take_turns(points, turns=3, seconds=6)
     speeds = {name: medians(turns)["steps_per_second"] for name, turns in found.items()}
     each = {name: [turn["steps_per_second"] for turn in turns] for name, turns in found.items()}
     write_record(SPEEDS, {"machine": machine(), "steps_per_second": speeds, "turns": each})
