@@ -7,13 +7,14 @@ import matplotlib as mpl
 import numpy as np
 from contenders import CONTENDERS, MISSIONS, SECTIONS
 from learning import ROOT, SPEEDS
+from learning_report import dress
 from numpy.typing import NDArray
 from records import CELLS, about, baselines, episodes, found_seeds, held_out, returns
 from results_page import markdown, put_table
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 PICTURE = ROOT / "docs/budgets.png"
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
@@ -166,19 +167,8 @@ def draw() -> None:
     for width, name in widths.items():
         sides[2].plot([width] * len(found_seeds(name)), returns(name), "o", color=ORANGE, ms=5, alpha=0.8, mew=0)
     sides[2].plot(list(widths), [returns(name).mean() for name in widths.values()], color=ORANGE, lw=1.8)
-    levels = baselines("scout_tutorial")
     for axes in sides:
-        for name in ("walker", "random"):
-            level = float(np.mean([episode["return"] for episode in levels[name]]))
-            axes.axhline(level, color="#999999", ls=":", lw=1.2)
-            axes.annotate(name, (0.02, level), xycoords=("axes fraction", "data"), va="bottom", color=GREY)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xscale("log")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(0, 36)
-    for axes in sides[:2]:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
+        dress(axes)
     sides[2].set_xticks(list(widths), [str(width) for width in widths])
     sides[2].xaxis.set_minor_locator(NullLocator())
     sides[0].set(xlabel="agent steps of the run", ylabel="return per agent, whole episodes on new maps")

@@ -86,7 +86,22 @@ def runs_table() -> str:
     return markdown(["`python train.py ...`", *(f"seed {seed}" for seed in (1, 2, 3)), "minutes", "commit"], rows)
 
 
-def draw(names: list[str], untrained: dict[str, list[Episode]]) -> None:
+def dress(axes: Any) -> None:
+    """A logarithmic axis of steps or minutes, and the returns of the walker and of random moves as lines."""
+    for name in ("walker", "random"):
+        level = float(np.mean([episode["return"] for episode in baselines("scout_tutorial")[name]]))
+        axes.axhline(level, color="#999999", ls=":", lw=1.2)
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": "#777777"}
+        axes.annotate(f"{name} ", (1, level), **place)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
+    axes.set_ylim(0, 36)
+
+
+def draw(names: list[str]) -> None:
     """Held-out returns while training, against agent steps and against minutes: seeds thin, their mean thick."""
     figure, sides = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
     for axes, column in zip(sides, (0, 1), strict=True):
@@ -98,18 +113,7 @@ def draw(names: list[str], untrained: dict[str, list[Episode]]) -> None:
             shared = min(len(curve) for curve in curves)
             mean = np.mean([curve[:shared] for curve in curves], axis=0)
             axes.plot(mean[:, column], mean[:, 2], color=colour, ls=line, lw=2.2, marker="o", ms=3.5)
-        for name in ("walker", "random"):
-            level = float(np.mean([episode["return"] for episode in untrained[name]]))
-            axes.axhline(level, color="#999999", ls=":", lw=1.2)
-            axes.annotate(
-                f"{name} ", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
-            )
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
-        axes.set_ylim(0, 36)
+        dress(axes)
     sides[0].set(xlabel="agent steps", ylabel="held-out return per agent")
     sides[1].set(xlabel="minutes on one core, evaluations included")
     handles = [
@@ -127,4 +131,4 @@ def report() -> None:
     for mark, table in (("policies", policies_table(runs, untrained)), ("runs", runs_table())):
         put_table(mark, table)
         print(f"{table}\n")
-    draw(names, untrained)
+    draw(names)

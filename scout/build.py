@@ -8,6 +8,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from scout.checkpoint import load_into, load_weights
 from scout.config import Experiment
 from scout.device import seed_everything
+from scout.environment import Turns
 from scout.errors import ScoutError
 from scout.excursions import make_excursions
 from scout.mission import make_games
@@ -46,8 +47,9 @@ def build(
 
 def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None, ranks: Ranks) -> StockTrainer:
     seed_everything(experiment.seed)
-    games, environments = make_games(experiment, game), state and state["environments"]
-    vecenv = make_vecenv(experiment.vecenv, games, experiment.seed, environments, ranks, experiment.curriculum)
+    games, curriculum = make_games(experiment, game), experiment.curriculum
+    turns = Turns(len(games), curriculum.episodes, curriculum.stagger)
+    vecenv = make_vecenv(experiment.vecenv, games, experiment.seed, state and state["environments"], ranks, turns)
     try:
         env_info = PolicyEnvInterface.from_mg_cfg(game)
         network = make_model(experiment.model, env_info).to(device)

@@ -18,15 +18,12 @@ from pufferlib import vector
 from torch import Tensor
 from torch.nn.functional import pad
 
-from scout.config import CurriculumConfig, VecenvConfig
+from scout.config import VecenvConfig
 from scout.environment import ALWAYS_THE_FIRST, START_METHOD, EnvFactory, Start, Turns
 from scout.errors import ScoutError
 from scout.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
-
-
-ONE_MISSION = CurriculumConfig()
 
 
 class WorkerFailure(ScoutError):
@@ -266,16 +263,16 @@ def make_vecenv(
     run_seed: int,
     state: dict[str, Tensor] | None = None,
     ranks: Ranks = ALONE,
-    curriculum: CurriculumConfig = ONE_MISSION,
+    turns: Turns = ALWAYS_THE_FIRST,
 ) -> Any:
     """The vectorised environments of a run, or a rank's part of them: [num_envs x agents] acting as one batch.
 
-    Several `games`, which have as many agents each, are played in turn as the `curriculum` says.
+    Several `games`, which have as many agents each, are played by `turns`.
 
     `state` is a record's: environments then go on from there once they are reset. Under `consecutive` the early resets
     are drawn from numpy's global generator: seed it before.
     """
-    first, turns = ranks.rank * config.num_envs, Turns(len(games), curriculum.episodes, curriculum.stagger)
+    first = ranks.rank * config.num_envs
     factory = EnvFactory(
         tuple(games), run_seed, config.map_seeds, config.early_reset, config.stale_first_action, first, turns
     )

@@ -55,9 +55,9 @@ def actions_of(episode: int, steps: int) -> np.ndarray:
 )
 def test_the_missions_of_the_first_episodes(stagger: bool, episodes: int, expected: Sequence[str]) -> None:
     """Four environments play three missions as the table says, and what they tell of each episode is of its mission."""
-    experiment, games = three(max_steps=3, episodes=episodes, stagger=stagger)
+    _, games = three(max_steps=3)
     config = VecenvConfig(num_envs=4, early_reset=False)
-    vecenv = make_vecenv(config, games, run_seed=7, curriculum=experiment.curriculum)
+    vecenv = make_vecenv(config, games, run_seed=7, turns=Turns(3, episodes, stagger))
     vecenv.async_reset(42)
     vecenv.recv()
     played, told = [""] * 4, [""] * 4
@@ -187,11 +187,11 @@ def test_worker_processes_play_what_serial_environments_do() -> None:
 
     The processes play them as stages, two episodes long, all together.
     """
-    experiment, games = three(max_steps=5, episodes=2, stagger=False)
+    _, games = three(max_steps=5)
     played: list[list[Any]] = []
     for backend in ({"name": "serial"}, {"name": "multiprocessing", "num_workers": 2}):
         config = VecenvConfig(num_envs=4, early_reset=False, **backend)  # pyright: ignore[reportArgumentType]
-        vecenv = make_vecenv(config, games, run_seed=7, curriculum=experiment.curriculum)
+        vecenv = make_vecenv(config, games, run_seed=7, turns=Turns(3, 2, False))
         vecenv.async_reset(42)
         steps = [vecenv.recv()[0].copy()]
         missions = []

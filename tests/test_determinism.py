@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_experiment
-from test_resume import assert_equal, metrics_of
+from resume_helpers import assert_equal, metrics_of
 
 from scout.build import build
 from scout.checkpoint import newest_state

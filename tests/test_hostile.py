@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf.errors import OmegaConfBaseException
-from test_resume import assert_equal
+from resume_helpers import assert_equal
 
 from scout import cli
 from scout.checkpoint import read_checkpoint
