@@ -47,8 +47,8 @@ def build(
 
 def _build(experiment: Experiment, game: Any, device: str, state: dict[str, Any] | None, ranks: Ranks) -> StockTrainer:
     seed_everything(experiment.seed)
-    games, curriculum = make_games(experiment, game), experiment.curriculum
-    turns = Turns(len(games), curriculum.episodes, curriculum.stagger)
+    games = make_games(experiment, game)
+    turns = Turns(len(games), experiment.curriculum.episodes, experiment.curriculum.stagger)
     vecenv = make_vecenv(experiment.vecenv, games, experiment.seed, state and state["environments"], ranks, turns)
     try:
         env_info = PolicyEnvInterface.from_mg_cfg(game)
