@@ -74,7 +74,7 @@ SECTIONS: dict[str, dict[str, Contender]] = {
     "budgets": {
         "budget_250k": _steps("the default, 0.25 M steps", "250_000", seeds=(1, 2, 3)),
         "budget_500k": _steps("the default, 0.5 M steps", "500_000", seeds=(1, 2, 3)),
-        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000", seeds=(1,)),
+        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000"),
         "budget_20m": _steps("the default, 20 M steps", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
     },
     "missions": {
@@ -86,5 +86,18 @@ TUTORIALS = MISSIONS[:4]
 _IN_TURN = ["curriculum=tutorials", "total_timesteps=12_800_000", "evaluation.every=1_000_000"]
 SECTIONS["missions"] |= {
     "in_turn": Contender("all tutorials in turn", _IN_TURN, seeds=(1,), judged_on=TUTORIALS),
+}
+_PARTS = {
+    "": ("the default", ""),
+    "_no_excursions": ("without excursions", "trainer.excursion_share=0"),
+    "_straight": ("without turned views", "model.turned_views=false"),
+    "_unscaled": ("without normalized rewards", "trainer.normalize_rewards=false"),
+}
+SECTIONS["parts"] = {
+    f"{mission.removesuffix('_tutorial')}{suffix}": Contender(
+        f"`mission={mission}`, {title}", [f"mission={mission}", *([override] if override else [])], seeds=(1, 2)
+    )
+    for mission in TUTORIALS[1:]
+    for suffix, (title, override) in _PARTS.items()
 }
 CONTENDERS: dict[str, Contender] = {name: each for section in SECTIONS.values() for name, each in section.items()}
