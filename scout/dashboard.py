@@ -51,7 +51,12 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     },
 }
 """Metrics of each chart, of each section."""
-FILM = "film"
+EACH_MISSION = {
+    "Return on held-out maps": "^evaluation/return/.+",
+    "Return in training": "^environment/episode_return/.+",
+}
+"""What the metrics of each chart match: those of each mission of a curriculum, whose names only its runs know."""
+EACH, FILM = "Each mission of a curriculum", "film"
 COLUMNS = ["evaluation/best_return", "evaluation/return", "environment/episode_return", X]
 """Of the summary, in the table of runs."""
 
@@ -64,7 +69,7 @@ def spec(project: str, entity: str | None, name: str) -> dict[str, Any]:
         "runs": "trainings; one line a setting: the mean of its seeds, with their range",
         "columns": COLUMNS,
         "x": X,
-        "sections": {**SECTIONS, "Film": [FILM]},
+        "sections": {**SECTIONS, EACH: EACH_MISSION, "Film": [FILM]},
     }
 
 
@@ -113,6 +118,8 @@ def _workspace(project: str, entity: str, name: str) -> Any:
         )
         for section, charts in SECTIONS.items()
     ]
+    each = [panels.LinePlot(title=title, x=X, metric_regex=regex) for title, regex in EACH_MISSION.items()]
+    sections.append(workspaces.Section(name=EACH, panels=each))  # closed, since most runs have one mission
     sections.append(workspaces.Section(name="Film", is_open=True, panels=[panels.MediaBrowser(media_keys=[FILM])]))
     return workspaces.Workspace(
         entity=entity,

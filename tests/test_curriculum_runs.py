@@ -12,13 +12,14 @@ from conftest import merge, tiny_experiment
 from curriculum_helpers import NAMES, in_turn, three
 from evaluation_helpers import network_of
 from ppo_helpers import trainer_of
-from report_helpers import write_evaluation, write_run
+from report_helpers import only_section, row, write_evaluation, write_run
 
 from scout.checkpoint import read_checkpoint
 from scout.config import MissionConfig
 from scout.environment import held_out_map_seed
 from scout.policies import NetworkPolicy
 from scout.report.content import section_parts
+from scout.report.pictures import missions_picture
 from scout.report.runs import read
 from scout.report.sections import sections_of
 from scout.rollout import play
@@ -154,6 +155,28 @@ def test_runs_over_the_same_missions_are_a_section(tmp_path: Path) -> None:
     assert "cogsguard_arena, 4 agents, 1,000 steps; cogsguard_machina_1, 4 agents, 1,000 steps." in text
     assert "The missions are played in turn, and a return is the mean over them." in text
     assert "in turn" not in "".join(section_parts(alone, 2, tmp_path))
+
+
+@pytest.mark.parametrize(("metric", "held_out"), [(RETURN, False), (HELD_OUT, True)])
+def test_each_mission_has_a_panel_with_its_returns(metric: str, held_out: bool, tmp_path: Path) -> None:
+    """Two updates of 256 agent steps, in the middles of five bins: the first bin's value, a line, the last bin's."""
+    logged = {f"{metric}/{name}": 10.0 * number for number, name in enumerate(NAMES)}
+    first, last = {metric: 1.0, **logged}, {metric: 2.0, **{key: value + 4 for key, value in logged.items()}}
+    write_run(tmp_path / "one", [row(1, **first), row(10, **last)], **in_turn())
+    (section,) = sections_of(read([tmp_path]))
+    assert section.held_out == held_out
+    figure = missions_picture(section)
+    assert figure is not None
+    lines = {axes.get_title(loc="left"): axes.lines[0].get_ydata() for axes in figure.axes}
+    assert {name: list(line) for name, line in lines.items()} == {
+        name: [10 * number + add for add in range(5)] for number, name in enumerate(NAMES)
+    }
+
+
+def test_a_single_mission_has_no_panels(tmp_path: Path) -> None:
+    """Its return is in the picture of all."""
+    write_run(tmp_path / "one", [row(1, **{HELD_OUT: 1.0})])
+    assert missions_picture(only_section(tmp_path)) is None
 
 
 def test_other_turns_are_another_group_of_the_section(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mettagrid.simulator import Simulation
 from test_tracking import metrics_of
 
 from scout.config import MissionConfig
-from scout.dashboard import COLUMNS, SECTIONS
+from scout.dashboard import COLUMNS, EACH, EACH_MISSION, SECTIONS
 from scout.environment import with_map_seed
 from scout.mission import make_game
 from scout.training import episode_statistics
@@ -114,7 +114,7 @@ def test_without_a_key_it_says_what_it_would_make_and_how(tmp_path: Path) -> Non
     text, _, hint = done.stdout.rpartition("\n\n")
     spec = yaml.safe_load(text)
     assert (spec["project"], spec["name"]) == ("team/maps", "Ours")
-    assert [*spec["sections"]] == ["Return", "What the scouts do", "Learning", "Speed", "Film"]
+    assert [*spec["sections"]] == [*SECTIONS, EACH, "Film"]
     assert hint.startswith("Nothing was made: W&B has no key here. Run `wandb login`")
 
 
@@ -130,14 +130,17 @@ def test_with_a_key_it_makes_a_new_workspace(serve: Callable[..., Server], tmp_p
     section = json.loads(asked["spec"])["section"]
     charts = {
         part["name"]: [
-            (panel["config"]["xAxis"], *panel["config"]["metrics"])
+            (config["xAxis"], *(config["metrics"] or [config["metricRegex"]]))
             for panel in part["panels"]
             if "Plot" in panel["viewType"]
+            for config in [panel["config"]]
         ]
         for part in section["panelBankConfig"]["sections"]
     }
     expected = {name: [("agent_steps", *metrics) for metrics in parts.values()] for name, parts in SECTIONS.items()}
-    assert charts == {**expected, "Film": []}
+    each = [("agent_steps", regex) for regex in EACH_MISSION.values()]
+    assert charts == {**expected, EACH: each, "Film": []}
+    assert [part["isOpen"] for part in section["panelBankConfig"]["sections"]] == [*[True] * len(SECTIONS), False, True]
     assert section["runSets"][0]["grouping"] == [{"section": "config", "name": "setting.value"}]
 
 

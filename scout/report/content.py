@@ -14,7 +14,14 @@ from scout.files import FILM, HELD_OUT, RETURN
 from scout.report.curves import EPISODES_IN_A_POINT, held_out_points
 from scout.report.effects import MOST_EFFECTS, MOST_VALUES, effects_of, effects_picture
 from scout.report.page import Html, element, picture, table
-from scout.report.pictures import MOST_SINGLE_RUNS, diagnostics_picture, learning_curves, seconds_picture, speed_picture
+from scout.report.pictures import (
+    MOST_SINGLE_RUNS,
+    diagnostics_picture,
+    learning_curves,
+    missions_picture,
+    seconds_picture,
+    speed_picture,
+)
 from scout.report.runs import FINAL_PART, STATES, Evaluation, Found, Run
 from scout.report.sections import Section, written
 from scout.report.style import MOST_COLOURED, STYLES, drawing
@@ -125,6 +132,10 @@ def _pictures(section: Section, prefix: Path) -> Iterator[Html]:
         picture(by_steps, at("return_by_steps"), f"{alt}; against agent steps", _learning_caption(section)),
         picture(by_minutes, at("return_by_minutes"), f"{alt}; against minutes", _MINUTES),
     )
+    of_each = missions_picture(section)
+    if of_each is not None:
+        yield element("h3", "Each mission")
+        yield _side_by_side(picture(of_each, at("each"), "Return per agent on each mission, by config", _EACH))
     yield element("h3", "Final returns")
     yield _final_table(section)
     yield element("p", f"{_FINAL_HELD_OUT if section.held_out else _FINAL_TRAINING} {_TABLE}", class_="note")
@@ -240,6 +251,9 @@ _MARKS = (
     "Marks: evaluations on held-out maps, means over runs with their 95% interval from three runs on, of a single run "
     "over its episodes; "
     "marks of the same step stand side by side."
+)
+_EACH = (
+    "Of evaluations on held-out maps where there are any, else of training's episodes: means over the runs of a config."
 )
 _MINUTES = (
     "The same against the time of rollouts, updates and evaluations together, without that to start. The minutes of a "

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from scout.files import RETURN
+from scout.files import HELD_OUT, RETURN
 from scout.report.curves import SPEED, held_out_points, metric_curve
 from scout.report.sections import Group, Section
 from scout.report.style import (
@@ -73,6 +73,13 @@ def learning_curves(section: Section, against: Literal["steps", "minutes"]) -> F
     axes.set_xlim(0, 1.05 * end)
     draw_references(axes, section.references, height=2.6)
     return figure
+
+
+def missions_picture(section: Section) -> Figure | None:
+    """The return of each mission that is played in turn, held-out where there is; None of a single mission."""
+    names = [mission.name for mission in section.missions]
+    metric = HELD_OUT if section.held_out else RETURN
+    return _small_multiples(section.groups, {f"{metric}/{name}": name for name in names}, columns=2)
 
 
 def speed_picture(groups: Sequence[Group]) -> Figure | None:
