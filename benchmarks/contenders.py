@@ -87,17 +87,15 @@ _IN_TURN = ["curriculum=tutorials", "total_timesteps=12_800_000", "evaluation.ev
 SECTIONS["missions"] |= {
     "in_turn": Contender("all tutorials in turn", _IN_TURN, seeds=(1,), judged_on=TUTORIALS),
 }
-_PARTS = {
-    "": ("the default", ""),
-    "_no_excursions": ("without excursions", "trainer.excursion_share=0"),
-    "_straight": ("without turned views", "model.turned_views=false"),
-    "_unscaled": ("without normalized rewards", "trainer.normalize_rewards=false"),
-}
+PARTS = ("default", "no_excursions", "straight", "unscaled")
+"""Of the recipe, by the contenders of the scout tutorial that lack one."""
 SECTIONS["parts"] = {
-    f"{mission.removesuffix('_tutorial')}{suffix}": Contender(
-        f"`mission={mission}`, {title}", [f"mission={mission}", *([override] if override else [])], seeds=(1, 2)
+    f"{mission.removesuffix('_tutorial')}_{part}": Contender(
+        f"{SECTIONS['recipes'][part].title}, `mission={mission}`",
+        [f"mission={mission}", *SECTIONS["recipes"][part].overrides],
+        seeds=(1, 2),
     )
     for mission in TUTORIALS[1:]
-    for suffix, (title, override) in _PARTS.items()
+    for part in PARTS
 }
 CONTENDERS: dict[str, Contender] = {name: each for section in SECTIONS.values() for name, each in section.items()}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-from contenders import CONTENDERS, MISSIONS, SECTIONS
+from contenders import CONTENDERS, MISSIONS, PARTS, SECTIONS, TUTORIALS
 from learning import ROOT, SPEEDS
 from learning_report import dress
 from numpy.typing import NDArray
@@ -146,6 +146,15 @@ def missions_table() -> str:
     return markdown(["policy", *(f"`{mission}`" for mission in MISSIONS)], rows)
 
 
+def parts_table() -> str:
+    """The recipe without each of its parts, on each tutorial."""
+    rows = []
+    for part in PARTS:
+        names = [part, *(f"{mission.removesuffix('_tutorial')}_{part}" for mission in TUTORIALS[1:])]
+        rows.append([CONTENDERS[part].title, *(listed(returns(name)) if found_seeds(name) else "" for name in names)])
+    return markdown(["recipe", *(f"`{mission}`" for mission in TUTORIALS)], rows)
+
+
 # -- the picture -------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +194,7 @@ def report() -> None:
         "budgets": (budgets_table, "budget_20m"),
         "widths": (widths_table, "width_128"),
         "missions": (missions_table, "arena"),
+        "parts": (parts_table, "scrambler_unscaled"),
     }
     for mark, (table, needed) in tables.items():
         if found_seeds(needed):
