@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +15,7 @@ from results_page import markdown, put_table
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 PICTURE = ROOT / "docs/budgets.png"
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
@@ -159,31 +160,40 @@ def parts_table() -> str:
 
 
 def draw() -> None:
-    """Return against agent steps, minutes and width: a point for each run, the longest run's curve behind them."""
-    figure, sides = plt.subplots(1, 3, figsize=(14, 4.6), sharey=True, layout="constrained")
-    speed = speed_of("default") or np.nan
-    names = [name for name in BUDGETS if found_seeds(name)]
-    for axes, unit in zip(sides[:2], (1.0, speed * 60), strict=True):
-        longest = names[-1]
-        for seed in found_seeds(longest):
-            curve = held_out(longest, seed)
-            axes.plot(curve[:, 0] / unit, curve[:, 2], color=GREY, lw=0.8, alpha=0.7)
-        x = [about(name, found_seeds(name)[0])["agent_steps"] / unit for name in names]
-        for at, name in zip(x, names, strict=True):
-            axes.plot([at] * len(found_seeds(name)), returns(name), "o", color=BLUE, ms=5, alpha=0.8, mew=0)
-        axes.plot(x, [returns(name).mean() for name in names], color=BLUE, lw=1.8)
-    widths = {width: name for width, name in WIDTHS.items() if found_seeds(name)}
-    for width, name in widths.items():
-        sides[2].plot([width] * len(found_seeds(name)), returns(name), "o", color=ORANGE, ms=5, alpha=0.8, mew=0)
-    sides[2].plot(list(widths), [returns(name).mean() for name in widths.values()], color=ORANGE, lw=1.8)
-    for axes in sides:
-        dress(axes)
-    sides[2].set_xticks(list(widths), [str(width) for width in widths])
-    sides[2].xaxis.set_minor_locator(NullLocator())
-    sides[0].set(xlabel="agent steps of the run", ylabel="return per agent, whole episodes on new maps")
-    sides[1].set(xlabel="minutes on one core, at the default's speed")
-    sides[2].set(xlabel="model.hidden_size, 1 M steps")
+    """Return against agent steps and minutes, and against width: a point for each run, lines through their means.
+
+    Behind the steps, the evaluations of the longer runs while they trained.
+    """
+    figure, (budgets, widths) = plt.subplots(1, 2, figsize=(13, 4.8), sharey=True, layout="constrained")
+    steps = {name: about(name, found_seeds(name)[0])["agent_steps"] for name in BUDGETS if found_seeds(name)}
+    for name in (name for name in steps if steps[name] > 5e6):
+        for curve in (held_out(name, seed) for seed in found_seeds(name)):
+            budgets.plot(curve[:, 0], curve[:, 2], color=GREY, lw=0.8, alpha=0.7)
+    _draw_means(budgets, steps, BLUE)
+    _draw_means(widths, {name: width for width, name in WIDTHS.items() if found_seeds(name)}, ORANGE)
+    lowest = min(returns(name).min() for name in (*steps, *filter(found_seeds, WIDTHS.values())))
+    for axes in (budgets, widths):
+        dress(axes, bottom=5 * (lowest // 5))
+    budgets.set(xlabel="agent steps of the run", ylabel="return per agent, whole episodes on new maps")
+    a_minute = (speed_of("default") or np.nan) * 60
+    minutes = budgets.secondary_xaxis("top", functions=(lambda x: x / a_minute, lambda x: x * a_minute))
+    minutes.set_xlabel("minutes on one core, at the default's speed")
+    minutes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    minutes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    minutes.xaxis.set_minor_locator(NullLocator())
+    budgets.plot([], [], "o-", color=BLUE, label="runs of so many steps, and their mean")
+    budgets.plot([], [], color=GREY, lw=0.8, label="longer runs while they trained")
+    budgets.legend(loc="lower right", frameon=False)
+    widths.set_xticks(list(WIDTHS), [str(width) for width in WIDTHS])
+    widths.xaxis.set_minor_locator(NullLocator())
+    widths.set(xlabel="model.hidden_size, a million agent steps")
     figure.savefig(PICTURE, dpi=110)
+
+
+def _draw_means(axes: Any, places: dict[str, float], colour: str) -> None:
+    for name, at in places.items():
+        axes.plot([at] * len(found_seeds(name)), returns(name), "o", color=colour, ms=5, alpha=0.8, mew=0)
+    axes.plot(list(places.values()), [returns(name).mean() for name in places], color=colour, lw=1.8)
 
 
 def report() -> None:

@@ -86,10 +86,12 @@ def runs_table() -> str:
     return markdown(["`python train.py ...`", *(f"seed {seed}" for seed in (1, 2, 3)), "minutes", "commit"], rows)
 
 
-def dress(axes: Any) -> None:
-    """A logarithmic axis of steps or minutes, and the returns of the walker and of random moves as lines."""
+def dress(axes: Any, bottom: float = 0) -> None:
+    """A logarithmic axis, and the returns of the walker and of random moves as lines where they are above `bottom`."""
     for name in ("walker", "random"):
         level = float(np.mean([episode["return"] for episode in baselines("scout_tutorial")[name]]))
+        if level < bottom:
+            continue
         axes.axhline(level, color="#999999", ls=":", lw=1.2)
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": "#777777"}
         axes.annotate(f"{name} ", (1, level), **place)
@@ -98,7 +100,7 @@ def dress(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:g}")
-    axes.set_ylim(0, 36)
+    axes.set_ylim(bottom, 36)
 
 
 def draw(names: list[str]) -> None:
