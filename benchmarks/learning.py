@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS, RUNS = ROOT / "benchmarks/learning", ROOT / "outputs/learning"
 SPEEDS = RECORDS / "speeds.json"
 EPISODES, POINTS = 40, 100
+HELD_OUT_COLUMNS = {"held_out_return": HELD_OUT, "gear": "evaluation/gear", "deaths": "evaluation/deaths"}
 BASELINES = [
     "walker",
     "random",
@@ -85,12 +86,13 @@ def _write_curve(run: Run, path: Path) -> None:
             values = run.column(RETURN)[of_part]
             mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
             last = np.flatnonzero(of_part)[-1]
-            lines.append([int(run.steps[last]), run.minutes[last], mean, math.nan])
+            lines.append([int(run.steps[last]), run.minutes[last], mean, *[math.nan] * len(HELD_OUT_COLUMNS)])
+    columns = [run.column(metric) for metric in HELD_OUT_COLUMNS.values()]
     for update in np.flatnonzero(np.isfinite(run.column(HELD_OUT))):
-        lines.append([int(run.steps[update]), run.minutes[update], math.nan, run.column(HELD_OUT)[update]])
+        lines.append([int(run.steps[update]), run.minutes[update], math.nan, *(column[update] for column in columns)])
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["agent_steps", "minutes", "training_return", "held_out_return"])
+        writer.writerow(["agent_steps", "minutes", "training_return", *HELD_OUT_COLUMNS])
         for steps, *values in sorted(lines, key=lambda line: line[0]):
             writer.writerow([steps, *("" if math.isnan(value) else round(value, 3) for value in values)])
 
