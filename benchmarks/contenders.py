@@ -74,7 +74,7 @@ SECTIONS: dict[str, dict[str, Contender]] = {
     "budgets": {
         "budget_250k": _steps("the default, 0.25 M steps", "250_000", seeds=(1, 2, 3)),
         "budget_500k": _steps("the default, 0.5 M steps", "500_000", seeds=(1, 2, 3)),
-        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000"),
+        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000", seeds=(1, 2, 3)),
         "budget_20m": _steps("the default, 20 M steps", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
     },
     "missions": {
