@@ -34,7 +34,6 @@ def _steps(title: str, steps: str, *overrides: str, seeds: tuple[int, ...] = (1,
 _AS_LONG = ["total_timesteps=1_000_000", "evaluation.every=250_000"]
 SECTIONS: dict[str, dict[str, Contender]] = {
     "recipes": {
-        "scout": Contender("`experiment=scout`", ["experiment=scout"]),
         "default": Contender("the default"),
         "cnn_lstm": _steps(
             "the default, the seed's network, 1.5 M steps", "1_500_000", "model=cnn_lstm", seeds=(1, 2, 3)
@@ -74,7 +73,10 @@ SECTIONS: dict[str, dict[str, Contender]] = {
     "budgets": {
         "budget_250k": _steps("the default, 0.25 M steps", "250_000", seeds=(1, 2, 3)),
         "budget_500k": _steps("the default, 0.5 M steps", "500_000", seeds=(1, 2, 3)),
-        "budget_10m": _steps("the default, 10 M steps", "10_000_000", "evaluation.every=500_000", seeds=(1, 2, 3)),
+        "budget_3m": _steps(
+            "the default, 3 M steps", "3_000_000", "evaluation.every=100_000", "evaluation.episodes=16", seeds=(1, 2, 3)
+        ),
+        "budget_10m": Contender("`experiment=scout`: 10 M steps", ["experiment=scout"]),
         "budget_20m": _steps("the default, 20 M steps", "20_000_000", "evaluation.every=500_000", seeds=(1,)),
     },
     "missions": {

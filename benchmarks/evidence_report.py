@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 PICTURE = ROOT / "docs/budgets.png"
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
-BUDGETS = ("budget_250k", "budget_500k", "default", "scout", "budget_10m", "budget_20m")
+BUDGETS = ("budget_250k", "budget_500k", "default", "budget_3m", "budget_10m", "budget_20m")
 WIDTHS = {64: "width_64", 128: "width_128", 256: "default", 512: "width_512", 1024: "width_1024"}
 
 
@@ -133,7 +133,7 @@ def budgets_table() -> str:
 
 def missions_table() -> str:
     """What was trained on each mission, and on all tutorials in turn, beside the policies that nobody trained."""
-    trained = {mission: "scout" if mission == "scout_tutorial" else mission for mission in MISSIONS}
+    trained = {mission: "budget_3m" if mission == "scout_tutorial" else mission for mission in MISSIONS}
     rows = [["trained on it", *(listed(returns(name)) if found_seeds(name) else "" for name in trained.values())]]
     if found_seeds("in_turn"):
         judged_on = CONTENDERS["in_turn"].judged_on

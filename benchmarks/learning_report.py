@@ -21,7 +21,8 @@ PICTURE = ROOT / "docs/learning.png"
 # Colours that colour-blind readers can tell apart, and lines that can be told apart in grey.
 STYLES: dict[str, tuple[str, Any]] = {
     "budget_20m": ("#882255", "-"),
-    "scout": ("#0072b2", "-"),
+    "budget_10m": ("#117733", "-"),
+    "budget_3m": ("#0072b2", "-"),
     "default": ("#d55e00", "-"),
     "cnn_lstm": ("#009e73", "--"),
     "straight": ("#e69f00", "-."),
@@ -76,7 +77,8 @@ def runs_table() -> str:
                 returns = [episode["return"] for episode in run]
                 low, high = bootstrap_interval(returns) or (returns[0], returns[0])
                 cells[seed] = f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})"
-            command = about(name, seeds[0])["command"].removeprefix("python train.py").rpartition(" seed=")[0].strip()
+            script = " ".join(["python", *contender.script]) if contender.script[1:] else ""
+            command = " ".join([script, *contender.overrides]).strip()
             on = "" if mission is None else f" on {mission}"
             made = [about(name, seed) for seed in seeds]
             commits = dict.fromkeys(f"`{run['commit']}`" for run in made)

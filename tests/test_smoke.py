@@ -13,7 +13,7 @@ from scout.training import train
 
 # The seed's run is trained by test_notebook.py, update by update; scout_gpu wants a GPU and many cores.
 EXPERIMENTS = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")} - {"notebook", "scout_gpu"}
-SHORTER = {"scout": ["total_timesteps=8192"]}  # two updates of a run of a quarter of an hour
+SHORTER = {"scout": ["total_timesteps=8192"]}  # two updates of a run of most of an hour
 
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
