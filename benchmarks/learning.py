@@ -5,7 +5,7 @@ checkpoint through evaluate.py, 40 whole episodes with sampled actions, on the s
 in benchmarks/learning/NAME-SEED: run.json (command, commit, minutes), curve.csv and episodes.csv. A run that is there
 is not made again: remove its folder to make it anew. One that was stopped goes on, from its folder in outputs/learning.
 
-`make learning ARGS=scout` makes that contender's runs alone, `make learning ARGS=--report` none: each then writes the
+`make learning ARGS=stock` makes that contender's runs alone, `make learning ARGS=--report` none: each then writes the
 tables of docs/results.md and docs/learning.png from all that is there.
 """
 
