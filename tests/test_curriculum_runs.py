@@ -167,8 +167,8 @@ def test_each_mission_has_a_panel_with_its_returns(metric: str, held_out: bool, 
     assert section.held_out == held_out
     figure = missions_picture(section)
     assert figure is not None
-    lines = {axes.get_title(loc="left"): axes.lines[0].get_ydata() for axes in figure.axes}
-    assert {name: list(line) for name, line in lines.items()} == {
+    lines = {axes.get_title(loc="left"): np.asarray(axes.lines[0].get_ydata()) for axes in figure.axes}
+    assert {name: line.tolist() for name, line in lines.items()} == {
         name: [10 * number + add for add in range(5)] for number, name in enumerate(NAMES)
     }
 
