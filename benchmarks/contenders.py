@@ -91,8 +91,15 @@ SECTIONS["missions"] |= {
 }
 PARTS = ("default", "no_excursions", "straight", "unscaled")
 """Of the recipe, by the contenders of the scout tutorial that lack one."""
+
+
+def part_on(mission: str, part: str) -> str:
+    """The contender that lacks it on another tutorial."""
+    return f"{mission.removesuffix('_tutorial')}_{part}"
+
+
 SECTIONS["parts"] = {
-    f"{mission.removesuffix('_tutorial')}_{part}": Contender(
+    part_on(mission, part): Contender(
         f"{SECTIONS['recipes'][part].title}, `mission={mission}`",
         [f"mission={mission}", *SECTIONS["recipes"][part].overrides],
         seeds=(1, 2),

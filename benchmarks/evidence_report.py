@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from contenders import CONTENDERS, MISSIONS, PARTS, SECTIONS, TUTORIALS
+from contenders import CONTENDERS, MISSIONS, PARTS, SECTIONS, TUTORIALS, part_on
 from learning import ROOT, SPEEDS
 from learning_report import dress
 from numpy.typing import NDArray
@@ -151,7 +151,7 @@ def parts_table() -> str:
     """The recipe without each of its parts, on each tutorial."""
     rows = []
     for part in PARTS:
-        names = [part, *(f"{mission.removesuffix('_tutorial')}_{part}" for mission in TUTORIALS[1:])]
+        names = [part, *(part_on(mission, part) for mission in TUTORIALS[1:])]
         rows.append([CONTENDERS[part].title, *(listed(returns(name)) if found_seeds(name) else "" for name in names)])
     return markdown(["recipe", *(f"`{mission}`" for mission in TUTORIALS)], rows)
 

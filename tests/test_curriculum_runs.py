@@ -159,7 +159,7 @@ def test_runs_over_the_same_missions_are_a_section(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("metric", "held_out"), [(RETURN, False), (HELD_OUT, True)])
 def test_each_mission_has_a_panel_with_its_returns(metric: str, held_out: bool, tmp_path: Path) -> None:
-    """Two updates of 256 agent steps, in the middles of five bins: the first bin's value, a line, the last bin's."""
+    """Updates at 100 and 1,000 agent steps, in the first and the last of five bins: a straight line between."""
     logged = {f"{metric}/{name}": 10.0 * number for number, name in enumerate(NAMES)}
     first, last = {metric: 1.0, **logged}, {metric: 2.0, **{key: value + 4 for key, value in logged.items()}}
     write_run(tmp_path / "one", [row(1, **first), row(10, **last)], **in_turn())

@@ -114,7 +114,7 @@ def test_without_a_key_it_says_what_it_would_make_and_how(tmp_path: Path) -> Non
     text, _, hint = done.stdout.rpartition("\n\n")
     spec = yaml.safe_load(text)
     assert (spec["project"], spec["name"]) == ("team/maps", "Ours")
-    assert [*spec["sections"]] == [*SECTIONS, EACH, "Film"]
+    assert [*spec["sections"]] == ["Return", "What the scouts do", "Learning", "Speed", EACH, "Film"]
     assert hint.startswith("Nothing was made: W&B has no key here. Run `wandb login`")
 
 
