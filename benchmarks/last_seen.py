@@ -2,13 +2,13 @@
 
 The scout tutorial pays each look at an object for the time since the team saw it last: all that an object ever paid
 sums up to the step of the last look. Plays whole episodes of the walker and of the scouts that come with the project,
-sampled, on the maps of evaluate.py, and writes the table of docs/results.md.
+sampled, on the maps of evaluate.py, and writes the table of docs/recipe.md.
 """
 
 import numpy as np
 import torch
 from mettagrid.simulator import Simulation
-from results_page import markdown, put_table
+from results_page import RECIPE, markdown, put_table
 
 from scout.contestants import make_contestants
 from scout.evaluation_config import EvaluationConfig
@@ -63,7 +63,7 @@ def main() -> None:
         rows.append([f"`{name}`", f"{np.mean(returns):.2f}", *(f"{mean:.0f}" for mean in means)])
         print(rows[-1], flush=True)
     head = ["policy", "return", "objects of the border", "of the inside", "border last seen at step", "inside"]
-    put_table("last seen", markdown(head, rows))
+    put_table("last seen", markdown(head, rows), RECIPE)
 
 
 if __name__ == "__main__":

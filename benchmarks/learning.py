@@ -1,12 +1,12 @@
 """What the recipes are worth, and against what: `make learning`, some hours on two cores.
 
-Trains each contender with seeds 1, 2 and 3 through train.py, on one core each and two at a time, and judges its best
+Trains each contender with its seeds through train.py, on one core each and two at a time, and judges its best
 checkpoint through evaluate.py, 40 whole episodes with sampled actions, on the same maps for all. What was found is kept
 in benchmarks/learning/NAME-SEED: run.json (command, commit, minutes), curve.csv and episodes.csv. A run that is there
 is not made again: remove its folder to make it anew. One that was stopped goes on, from its folder in outputs/learning.
 
 `make learning ARGS=stock` makes that contender's runs alone, `make learning ARGS=--report` none: each then writes the
-tables of docs/results.md and docs/learning.png from all that is there.
+tables and pictures of docs/results.md and docs/runs.md from all that is there.
 """
 
 import csv
@@ -154,8 +154,8 @@ def main(arguments: Sequence[str]) -> None:
         RECORDS.mkdir(exist_ok=True)
         judge_baselines()
         with ThreadPoolExecutor(2) as pool:
-            runs = [(name, seed) for seed in (1, 2, 3) for name in chosen if seed in CONTENDERS[name].seeds]
-            list(pool.map(lambda run: make(*run), runs))
+            runs = [(seed, name) for name in chosen for seed in CONTENDERS[name].seeds]
+            list(pool.map(lambda run: make(run[1], run[0]), sorted(runs, key=lambda run: run[0])))
     import evidence_report
     import learning_report
 

@@ -7,7 +7,7 @@ import numpy as np
 from contenders import CONTENDERS
 from learning import ROOT
 from records import CELLS, Episode, about, baselines, episodes, found_seeds, held_out
-from results_page import markdown, put_table
+from results_page import PAGE, RUNS, markdown, put_table
 
 from scout.standings import Side
 from scout.statistics import bootstrap_interval
@@ -29,6 +29,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "unscaled": ("#cc79a7", (0, (1, 1))),
     "no_excursions": ("#56b4e9", "--"),
     "stock": ("#000000", "--"),
+    "stock_cnn_lstm": ("#332288", ":"),
     "seed": ("#777777", ":"),
 }
 
@@ -42,50 +43,56 @@ def policies_table(runs: dict[str, list[list[Episode]]], untrained: dict[str, li
         standing = side.standing()
         assert standing.interval is not None
         low, high = standing.interval
+        seeds = [] if name is None else found_seeds(name)
         played = [episode for run in side.runs for episode in run]
         tried, failed = (
             np.mean([sum(e[k] for k in keys) for e in played])
             for keys in (("moves", "failed_moves"), ("failed_moves",))
         )
-        minutes = "" if name is None else f"{np.median([about(name, s)['minutes'] for s in found_seeds(name)]):.1f}"
-        steps = "" if name is None else f"{about(name, found_seeds(name)[0])['agent_steps'] / 1e6:.1f} M"
+        made = [about(name, seed) for seed in seeds] if name else []
+        last = [held_out(name, seed)[-1, 2] for seed in seeds] if name else []
         rows.append(
             [
                 title,
                 f"{standing.mean:.2f}",
-                f"{low:.2f} to {high:.2f}",
+                "" if len(seeds) == 1 else f"{low:.2f} to {high:.2f}",
+                f"{len(seeds)}" if name else "",
+                f"{np.mean(last):.2f}" if name else "",
                 f"{standing.gear:.2f}",
                 f"{standing.deaths:.2f}",
                 f"{failed / tried:.0%}" if tried else "",
                 f"{(standing.cells_seen or 0) / CELLS:.0%}",
-                steps,
-                minutes,
+                f"{made[0]['agent_steps'] / 1e6:.1f} M" if made else "",
+                f"{np.median([run['minutes'] for run in made]):.1f}" if made else "",
             ]
         )
-    head = ["policy", "return per agent", "95% interval", "gear", "deaths", "failed moves", "map seen"]
+    head = ["policy", "return", "95% interval", "seeds", "last evaluation", "gear", "deaths", "failed moves", "map seen"]
     return markdown([*head, "agent steps", "minutes"], rows)
 
 
 def runs_table() -> str:
-    """Every run by itself, none left out."""
+    """Every run by itself, none left out: what it takes to make it again, and what it came to."""
     rows = []
     for name, contender in CONTENDERS.items():
         seeds = found_seeds(name)
         for mission in contender.judged_on or [None] if seeds else []:
-            cells: dict[int, str] = dict.fromkeys((1, 2, 3), "")
             for seed, run in zip(seeds, episodes(name, mission), strict=True):
-                returns = [episode["return"] for episode in run]
+                returns, made = [episode["return"] for episode in run], about(name, seed)
                 low, high = bootstrap_interval(returns) or (returns[0], returns[0])
-                cells[seed] = f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})"
-            script = " ".join(["python", *contender.script]) if contender.script[1:] else ""
-            command = " ".join([script, *contender.overrides]).strip()
-            on = "" if mission is None else f" on {mission}"
-            made = [about(name, seed) for seed in seeds]
-            commits = dict.fromkeys(f"`{run['commit']}`" for run in made)
-            minutes = ", ".join(f"{run['minutes']:g}" for run in made)
-            row = [f"`{command or 'total_timesteps=1_000_000'}`{on}", *cells.values(), minutes]
-            rows.append([*row, " ".join(commits)])
-    return markdown(["`python train.py ...`", *(f"seed {seed}" for seed in (1, 2, 3)), "minutes", "commit"], rows)
+                evaluations = held_out(name, seed)
+                rows.append(
+                    [
+                        f"`{made['command'].removeprefix('python ')}`" + ("" if mission is None else f" on {mission}"),
+                        f"{np.mean(returns):.2f} ({low:.2f} to {high:.2f})",
+                        f"{np.median(returns):.2f}",
+                        f"{evaluations[evaluations[:, 2].argmax(), 0] / 1e6:.2f} M",
+                        f"{evaluations[-1, 2]:.2f}",
+                        f"{made['minutes']:g}",
+                        f"`{made['commit']}`",
+                    ]
+                )
+    head = ["`python ...`", "return", "median", "judged at", "last evaluation", "minutes", "commit"]
+    return markdown(head, rows)
 
 
 def dress(axes: Any, bottom: float = 0) -> None:
@@ -132,7 +139,7 @@ def report() -> None:
     """Writes everything into docs/ and prints the tables."""
     names = [name for name in STYLES if found_seeds(name)]
     runs, untrained = {name: episodes(name) for name in names}, baselines("scout_tutorial")
-    for mark, table in (("policies", policies_table(runs, untrained)), ("runs", runs_table())):
-        put_table(mark, table)
+    for mark, table, page in (("policies", policies_table(runs, untrained), PAGE), ("runs", runs_table(), RUNS)):
+        put_table(mark, table, page)
         print(f"{table}\n")
     draw(names)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PERFORMANCE = DOCS / "results.md", DOCS / "performance.md"
+RECIPE, RUNS = DOCS / "recipe.md", DOCS / "runs.md"
 
 
 def put_table(name: str, table: str, page: Path = PAGE) -> None:
