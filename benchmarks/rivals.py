@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from evidence_report import listed
 from learning import EPISODES, RECORDS, ROOT
 from mettagrid.policy.lstm import LSTMPolicyNet
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
@@ -174,8 +175,7 @@ def table() -> str:
             f"{np.median(minutes):.1f}",
             f"{np.median(steps / minutes) / 60:,.0f}",
         )
-        each = ", ".join(f"{value:.2f}" for value in returns)
-        rows.append([title, *numbers, f"{np.median(memory):,.0f} MB", f"{returns.mean():.2f} ({each})"])
+        rows.append([title, *numbers, f"{np.median(memory):,.0f} MB", listed(returns)])
     return markdown(["", "agent steps", "minutes", "steps/s", "peak memory", "return (each seed)"], rows)
 
 
