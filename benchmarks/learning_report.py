@@ -66,8 +66,8 @@ def policies_table(runs: dict[str, list[list[Episode]]], untrained: dict[str, li
                 f"{np.median([run['minutes'] for run in made]):.1f}" if made else "",
             ]
         )
-    head = ["policy", "return", "95% interval", "seeds", "last evaluation", "gear", "deaths", "failed moves", "map seen"]
-    return markdown([*head, "agent steps", "minutes"], rows)
+    head = ["policy", "return", "95% interval", "seeds", "last evaluation", "gear", "deaths", "failed moves"]
+    return markdown([*head, "map seen", "agent steps", "minutes"], rows)
 
 
 def runs_table() -> str:
