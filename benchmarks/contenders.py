@@ -24,7 +24,8 @@ def _taken_back(title: str, name: str) -> Contender:
 
 
 def _on(mission: str) -> Contender:
-    return Contender(f"`mission={mission}`", [f"mission={mission}", "total_timesteps=3_200_000"], seeds=(1, 2))
+    seeds = (1,) if mission == "arena" else (1, 2)  # no reward is found there
+    return Contender(f"`mission={mission}`", [f"mission={mission}", "total_timesteps=3_200_000"], seeds=seeds)
 
 
 def _steps(title: str, steps: str, *overrides: str, seeds: tuple[int, ...] = (1, 2)) -> Contender:
@@ -105,7 +106,7 @@ SECTIONS["parts"] = {
     part_on(mission, part): Contender(
         f"{SECTIONS['recipes'][part].title}, `mission={mission}`",
         [f"mission={mission}", *SECTIONS["recipes"][part].overrides],
-        seeds=(1, 2),
+        seeds=(1,) if mission == "scrambler_tutorial" else (1, 2),
     )
     for mission in TUTORIALS[1:]
     for part in PARTS

@@ -38,7 +38,7 @@ from scout.playing import play_all
 from scout.policies import NetworkPolicy
 
 RECORD, SPEEDS = RECORDS / "rivals.csv", RECORDS / "rivals_speed.json"
-MINUTES, SEEDS = 10.0, (1, 2)
+MINUTES, SEEDS = 10.0, (1,)
 COLUMNS = ["rival", "seed", "agent_steps", "minutes", "peak_memory_mb", "return", "cpu", "cores", "commit", "date"]
 # Title, the agent steps of an update, and the updates of the two short runs. The default's are of 262,144 and 524,288
 # steps: the second has one evaluation more, so that what evaluations take is in its speed.
