@@ -131,7 +131,7 @@ def draw(names: list[str]) -> None:
         Line2D([], [], color=STYLES[n][0], ls=STYLES[n][1], lw=2.2, label=CONTENDERS[n].title.replace("`", ""))
         for n in names
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(PICTURE, dpi=110)
 
 
